@@ -1,0 +1,36 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test lint bench matrix mutants docs clean
+
+help: ## list these commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(VENV)/demo ## one whole acquisition against an exam manager of its own
+	@$(BIN)/python examples/acquisition.py
+
+serve: $(VENV)/demo ## keep an exam manager running to develop against
+	@$(BIN)/python examples/exam_manager.py
+
+test: $(VENV)/test ## run the tests
+	@$(BIN)/pytest
+
+lint: $(VENV)/lint ## check the style and the types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: $(VENV)/bench ## time the calls beside those of other clients
+	@$(BIN)/python benchmarks/bench.py
+
+clean: ## remove everything that these commands made
+	rm -rf $(VENV) build dist *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp of an extra: what setup.cfg declares for it is installed.
+$(VENV)/%: setup.cfg setup.py
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@

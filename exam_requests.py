@@ -1,0 +1,608 @@
+# Copyright (C) 2023, BRAIN-LINK UG (haftungsbeschränkt). All Rights Reserved.
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-ScanHub-Commercial
+
+"""Handler for exam requests: the device manager's calls to the exam manager.
+
+Six blocking functions fetch tasks and sequences and create, update and delete
+results. Each takes the bearer token of the user on whose behalf it is called,
+and returns the documented model or raises `fastapi.HTTPException`, within 10 s
+and with nothing else, whatever the arguments, the exam manager or the network do:
+
+====== ======================================================================
+status what happened
+====== ======================================================================
+400    `get_task`: the task is not an acquisition task
+401    the token is no bearer token (not sent), or the exam manager refused it
+403    the user may not do this
+404    the id names nothing (not sent), or the record is not found;
+       `get_task` and `get_sequence`: also the exam manager's 400 and 422
+422    the payload is not valid for its model, or JSON cannot hold it (not sent)
+4xx    any other refusal by the exam manager, as it came
+502    the exam manager failed (5xx, 3xx, a 2xx that is not the documented one),
+       or what it answered is not the model, not HTTP or too large
+503    there is no connection: refused, unknown host, reset, dropped
+504    a time limit passed: 3 s to connect, 6 s without a byte, 10 s in all
+====== ======================================================================
+
+``detail`` says what failed and why (``Error updating task: workflow_id must be
+an existing id.``); a 401 has ``WWW-Authenticate: Bearer``. No detail and no log
+record holds a token, a payload's values or a body's. ``GET`` and ``PUT`` are
+repeated once where no byte of an answer came; ``POST`` and ``DELETE`` never are.
+
+The calls block: in an ``async def`` handler, use ``run_in_threadpool``.
+
+The address is ``http://exam-manager:8000`` or, if it is set when this module is
+imported, the environment variable ``EXAM_MANAGER_URL``. For https,
+``REQUESTS_CA_BUNDLE`` names the certificates to trust. No other variable, proxy
+or netrc entry is used.
+"""
+
+import http.client
+import io
+import logging
+import os
+import queue
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
+
+import requests
+import urllib3
+from fastapi import HTTPException
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json, to_json
+from requests.adapters import HTTPAdapter
+from requests.cookies import RequestsCookieJar
+from requests.structures import CaseInsensitiveDict
+
+if TYPE_CHECKING:
+    from exam_models import AcquisitionTaskOut, MRISequenceOut, ResultOut, SetResult
+else:
+    try:
+        from scanhub_libraries.models import (
+            AcquisitionTaskOut,
+            MRISequenceOut,
+            ResultOut,
+            SetResult,
+        )
+    except ModuleNotFoundError as error:
+        if error.name != "scanhub_libraries":
+            raise
+        from exam_models import AcquisitionTaskOut, MRISequenceOut, ResultOut, SetResult
+
+__all__ = [
+    "RESULT_URI",
+    "SEQUENCE_URI",
+    "TASK_URI",
+    "AcquisitionTaskOut",
+    "MRISequenceOut",
+    "ResultOut",
+    "SetResult",
+    "create_blank_result",
+    "delete_blank_result",
+    "get_sequence",
+    "get_task",
+    "set_result",
+    "set_task",
+]
+
+_EXAM_MANAGER = os.environ.get("EXAM_MANAGER_URL") or "http://exam-manager:8000"
+
+TASK_URI = f"{_EXAM_MANAGER.rstrip('/')}/api/v1/exam/task"
+RESULT_URI = f"{_EXAM_MANAGER.rstrip('/')}/api/v1/exam/result"
+SEQUENCE_URI = f"{_EXAM_MANAGER.rstrip('/')}/api/v1/exam/sequence"
+
+_CONNECT_SECONDS = 3.0
+_WAIT_SECONDS = 6.0  # The exam manager may spend 5 s on the token before it answers.
+_CALL_SECONDS = 9.5  # The rest of the 10 s is for reading the JSON of a large sequence.
+_BODY_BYTES = 256 * 2**20
+
+logger = logging.getLogger(__name__)
+
+
+def get_task(task_id: str, user_access_token: str) -> AcquisitionTaskOut:
+    """Get an acquisition task.
+
+    Parameters
+    ----------
+    task_id
+        Id of the task, a UUID.
+    user_access_token
+        Bearer token of the user.
+
+    Returns
+    -------
+    AcquisitionTaskOut
+        The task.
+
+    Raises
+    ------
+    fastapi.HTTPException
+        404 if the task is not found, 400 if it is not an acquisition task;
+        else as in the module's table.
+    """
+    return _call("GET", "task", f"{TASK_URI}/", task_id, user_access_token, AcquisitionTaskOut)
+
+
+def set_task(
+    task_id: str, payload: AcquisitionTaskOut, user_access_token: str
+) -> AcquisitionTaskOut:
+    """Update a task.
+
+    Parameters
+    ----------
+    task_id
+        Id of the task, a UUID.
+    payload
+        The whole task: the exam manager resets a field that is left out to its
+        default, and ignores those that are its own (``id``, ``creator``,
+        ``results``, ...).
+    user_access_token
+        Bearer token of the user.
+
+    Returns
+    -------
+    AcquisitionTaskOut
+        The task as the exam manager now holds it.
+
+    Raises
+    ------
+    fastapi.HTTPException
+        404 if the task is not found, 400 if its workflow is not; else as in the
+        module's table.
+    """
+    return _call(
+        "PUT", "task", f"{TASK_URI}/", task_id, user_access_token, AcquisitionTaskOut, payload
+    )
+
+
+def get_sequence(sequence_id: str, user_access_token: str) -> MRISequenceOut:
+    """Get a sequence with its files.
+
+    Parameters
+    ----------
+    sequence_id
+        Id of the sequence, 24 hexadecimal digits.
+    user_access_token
+        Bearer token of the user.
+
+    Returns
+    -------
+    MRISequenceOut
+        The sequence; ``seq_file`` and ``xml_file`` hold the files' text.
+
+    Raises
+    ------
+    fastapi.HTTPException
+        404 if the sequence is not found; else as in the module's table. The
+        exam manager answers 500 to an id that is not an ObjectId: a 502 here.
+    """
+    return _call(
+        "GET", "sequence", f"{SEQUENCE_URI}/", sequence_id, user_access_token, MRISequenceOut
+    )
+
+
+def create_blank_result(task_id: str, user_access_token: str) -> ResultOut:
+    """Create a result without files, to be filled by `set_result`.
+
+    Parameters
+    ----------
+    task_id
+        Id of the task that the result is of, a UUID.
+    user_access_token
+        Bearer token of the user.
+
+    Returns
+    -------
+    ResultOut
+        The result, of type ``NOT_SET``.
+
+    Raises
+    ------
+    fastapi.HTTPException
+        400 if the task does not exist; else as in the module's table.
+    """
+    return _call(
+        "POST", "blank result", f"{RESULT_URI}?task_id=", task_id, user_access_token, ResultOut
+    )
+
+
+def delete_blank_result(result_id: str, user_access_token: str) -> None:
+    """Delete a result, as after a failed upload.
+
+    Parameters
+    ----------
+    result_id
+        Id of the result, a UUID.
+    user_access_token
+        Bearer token of the user.
+
+    Raises
+    ------
+    fastapi.HTTPException
+        404 if the result is not found; else as in the module's table.
+    """
+    _call("DELETE", "blank result", f"{RESULT_URI}/", result_id, user_access_token, _Nothing)
+
+
+def set_result(result_id: str, payload: SetResult, user_access_token: str) -> ResultOut:
+    """Say where a result's files are and what they hold.
+
+    Parameters
+    ----------
+    result_id
+        Id of the result, a UUID.
+    payload
+        Type, directory, files and meta data.
+    user_access_token
+        Bearer token of the user.
+
+    Returns
+    -------
+    ResultOut
+        The result as the exam manager now holds it.
+
+    Raises
+    ------
+    fastapi.HTTPException
+        404 if the result is not found; else as in the module's table.
+    """
+    return _call(
+        "PUT", "result", f"{RESULT_URI}/", result_id, user_access_token, ResultOut, payload
+    )
+
+
+# From here on, the path of one request, in the order in which the request travels it.
+
+_VERB = {"GET": "getting", "POST": "creating", "PUT": "updating", "DELETE": "deleting"}
+_DOCUMENTED_STATUS = {"GET": 200, "POST": 201, "PUT": 200, "DELETE": 204}
+_REPEATABLE = {"GET", "PUT"}
+_PAYLOAD_MODEL: dict[str, type[BaseModel]] = {"task": AcquisitionTaskOut, "result": SetResult}
+_B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, section 2.1
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class _Nothing(BaseModel):
+    """The body of a 204."""
+
+
+class _CallError(Exception):
+    """What went wrong, on its way to `_call`, which makes it an `HTTPException`."""
+
+    def __init__(self, status: int, why: str) -> None:
+        self.status = status
+        self.why = why
+
+
+def _call(
+    method: str,
+    noun: str,
+    url: str,
+    record_id: str,
+    token: str,
+    model: type[_Model],
+    payload: BaseModel | None = None,
+) -> _Model:
+    """Carry out one call; `url` lacks the id, which is its last part."""
+    started = time.monotonic()
+    answered = None
+    try:
+        authorization = _authorization(token)
+        url += _segment(record_id)
+        body = _body(payload, _PAYLOAD_MODEL[noun]) if method == "PUT" else None
+        answered, answer = _send(_request(method, url, authorization, body))
+        if answered != _DOCUMENTED_STATUS[method]:
+            raise _refusal(method, answered, answer, token)
+        return _record(method, answer, model)
+    except _CallError as error:
+        status, why = error.status, error.why
+    finally:
+        milliseconds = (time.monotonic() - started) * 1000
+        logger.debug("%s %.300s: %s in %.1f ms", method, url, answered, milliseconds)
+    # Raised after the handler, not within it: a chained exception would hold values.
+    missing = method == "GET" and status == 404
+    what = f"{noun.capitalize()} not found" if missing else f"Error {_VERB[method]} {noun}"
+    detail = _detail(what, why)
+    logger.warning("%s %.300s: %d %s", method, url, status, detail)
+    raise HTTPException(status, detail, {"WWW-Authenticate": "Bearer"} if status == 401 else None)
+
+
+def _authorization(token: str) -> str:
+    if not isinstance(token, str) or not _B64TOKEN.fullmatch(token):
+        raise _CallError(401, "the access token is not a bearer token")
+    return f"Bearer {token}"
+
+
+def _segment(record_id: str) -> str:
+    # Ids come in messages of devices; `DELETE /result/../<uuid>` would delete an exam.
+    try:
+        segment = quote(str(record_id), safe="")
+    except UnicodeEncodeError:
+        segment = ""
+    if segment in {"", ".", ".."}:
+        raise _CallError(404, "the id names nothing")
+    return segment
+
+
+def _body(payload: BaseModel | None, model: type[BaseModel]) -> bytes:
+    """Write a payload, checked again: its fields may have been assigned anything."""
+    if not isinstance(payload, model):
+        raise _CallError(422, f"the payload is not of type {model.__name__}")
+    try:
+        values = payload.model_dump(by_alias=True, warnings=False)
+        return _json(type(payload).model_validate(values))
+    except ValidationError as error:
+        raise _CallError(422, _problems(error)) from None
+    except Exception:  # An object that JSON cannot hold may raise anything when it is read.
+        field = next((name for name, _ in payload if not _is_json(payload, name)), "payload")
+        raise _CallError(422, f"{field}: JSON cannot hold the value") from None
+
+
+def _json(payload: BaseModel, include: set[str] | None = None) -> bytes:
+    values = payload.model_dump(by_alias=True, include=include, warnings=False)
+    text = to_json(values, inf_nan_mode="constants")
+    from_json(text, allow_inf_nan=False)  # `to_json` alone would send NaN as NaN or null.
+    return text
+
+
+def _is_json(payload: BaseModel, field: str) -> bool:
+    try:
+        return bool(_json(payload, {field}))
+    except Exception:
+        return False
+
+
+def _request(
+    method: str, url: str, authorization: str, body: bytes | None
+) -> requests.PreparedRequest:
+    # Filled in by hand: `prepare` takes about as long as the rest of a call.
+    request = requests.PreparedRequest()
+    request.method = method
+    request.url = url
+    request.headers = CaseInsensitiveDict(Accept="application/json", Authorization=authorization)
+    if body is not None:
+        request.body = body
+        request.headers["Content-Type"] = "application/json"
+        request.headers["Content-Length"] = str(len(body))
+    return request
+
+
+def _send(request: requests.PreparedRequest) -> tuple[int, bytes]:
+    """Send a request, a second time only where that is safe; return status and body."""
+    _clock.deadline = time.monotonic() + _CALL_SECONDS
+    _clock.answered = False
+    try:
+        if request.method in _REPEATABLE:
+            try:
+                return _exchange(_session, request)
+            except requests.ConnectionError as error:
+                if _clock.answered or isinstance(_cause(error), _TIMEOUTS):
+                    raise
+        # On a connection of its own: the exam manager closes one that was idle for 5 s,
+        # and a request that meets this moment fails, or was carried out unanswered.
+        request.headers["Connection"] = "close"
+        with _Session() as session:
+            return _exchange(session, request)
+    except (OSError, ValueError, urllib3.exceptions.HTTPError) as error:
+        raise _unanswered(_cause(error)) from None
+
+
+def _exchange(session: requests.Session, request: requests.PreparedRequest) -> tuple[int, bytes]:
+    with session.send(
+        request,
+        stream=True,
+        timeout=(_left(_CONNECT_SECONDS), _WAIT_SECONDS),
+        verify=os.environ.get("REQUESTS_CA_BUNDLE") or True,
+        proxies={},
+    ) as response:
+        if not response.headers.get("Content-Length", "0").isdecimal():
+            raise _CallError(502, "the answer's Content-Length is not a number")
+        pieces = []
+        size = 0
+        for piece in response.iter_content(2**18):
+            pieces.append(piece)
+            size += len(piece)
+            if size > _BODY_BYTES:
+                raise _CallError(502, "the answer is too large")
+        return response.status_code, b"".join(pieces)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Unwrap what requests and urllib3 raise for an error of the connection."""
+    inner = getattr(error, "reason", None) or error.__cause__ or (error.args and error.args[-1])
+    return _cause(inner) if isinstance(inner, BaseException) else error
+
+
+_TIMEOUTS = (TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError)
+_NO_CONNECTION = (OSError, urllib3.exceptions.LocationValueError)
+
+
+def _unanswered(cause: BaseException) -> _CallError:
+    name = type(cause).__name__
+    if isinstance(cause, _TIMEOUTS):
+        return _CallError(504, f"the exam manager took too long ({name})")
+    if isinstance(cause, _NO_CONNECTION):
+        return _CallError(503, f"no connection to the exam manager ({name})")
+    return _CallError(502, f"the exam manager's answer is not valid HTTP ({name})")
+
+
+class _Problem(BaseModel):
+    loc: list[str | int]
+    msg: str
+
+
+class _Refusal(BaseModel):
+    detail: str | list[_Problem]
+
+
+def _refusal(method: str, status: int, answer: bytes, token: str) -> _CallError:
+    """Read the answer of an exam manager that did not do what it was asked."""
+    if not 400 <= status < 500:
+        return _CallError(502, f"the exam manager answered {status}")
+    try:
+        detail = _Refusal.model_validate_json(answer).detail
+    except ValidationError:
+        detail = f"the exam manager answered {status}"
+    if not isinstance(detail, str):  # The first part of `loc` is where: body, query or path.
+        detail = _fields((problem.loc[1:], problem.msg) for problem in detail)
+    if method == "GET" and status in {400, 422}:
+        status = 404
+    return _CallError(status, detail.replace(token, "..."))
+
+
+def _record(method: str, answer: bytes, model: type[_Model]) -> _Model:
+    """Read the answer of an exam manager that did."""
+    try:
+        data = from_json(answer or b"{}", allow_inf_nan=False)
+        # `AcquisitionTaskOut` as ScanHub defines it takes a DAG task, too.
+        if model is AcquisitionTaskOut and isinstance(data, dict):
+            if data.get("task_type", "ACQUISITION") != "ACQUISITION":
+                raise _CallError(400 if method == "GET" else 502, "it is not an acquisition task")
+        return model.model_validate(data)
+    except ValidationError as error:
+        why = f"the exam manager's answer is not a valid {model.__name__}: {_problems(error)}"
+        raise _CallError(502, why) from None
+    except ValueError:
+        raise _CallError(502, "the exam manager's answer is not JSON") from None
+
+
+def _problems(error: ValidationError) -> str:
+    return _fields((problem["loc"], problem["msg"]) for problem in error.errors(include_url=False))
+
+
+def _fields(problems: Iterable[tuple[Sequence[str | int], str]]) -> str:
+    return "; ".join(f"{'.'.join(map(str, loc))}: {message}" for loc, message in problems)
+
+
+def _detail(what: str, why: str) -> str:
+    """Say what failed and why, in a line, and once where the one says the other."""
+    line = "".join(character if character.isprintable() else " " for character in why[:300])
+    why = " ".join(line.split())
+    said, added = ({*text.casefold().rstrip(".").split()} for text in (what, why))
+    if said <= added:
+        return why
+    return what if added <= said else f"{what}: {why}"
+
+
+# The connections: those of requests and urllib3, but within the deadline of a call, and
+# without what would tie one user's call to another's, or a forked child's to its parent's.
+
+
+class _Clock(threading.local):
+    """The time limit of the call that this thread carries out."""
+
+    deadline = 0.0
+    answered = False  # whether a byte of the answer has come
+
+
+_clock = _Clock()
+
+
+def _left(seconds: float) -> float:
+    left = _clock.deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return min(seconds, left)
+
+
+class _Reader(io.RawIOBase):
+    """What a socket receives; requests' own limit starts anew with every byte that drips in."""
+
+    def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
+        self._sock = sock
+        self._raw = raw
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(_left(_WAIT_SECONDS))
+        count = self._raw.readinto(buffer)
+        _clock.answered = _clock.answered or bool(count)
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp = io.BufferedReader(_Reader(sock, self.fp.detach()))
+
+
+class _Connection(urllib3.connection.HTTPConnection):
+    response_class = _Response
+
+    def send(self, data: Any) -> None:
+        if self.sock:
+            self.sock.settimeout(_left(_CALL_SECONDS))
+        super().send(data)
+
+
+class _TLSConnection(_Connection, urllib3.connection.HTTPSConnection):
+    pass
+
+
+class _Idle:
+    """The idle connections: no bound, and no lock, which a fork could leave locked for good."""
+
+    def __init__(self, maxsize: int) -> None:
+        self._connections: list[Any] = []
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        self._connections.append(item)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        try:
+            return self._connections.pop()
+        except IndexError:
+            raise queue.Empty from None
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+    QueueCls: Any = _Idle
+
+
+class _TLSPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _TLSConnection
+    QueueCls: Any = _Idle
+
+
+class _NoCookies(RequestsCookieJar):
+    def extract_cookies(self, response: Any, request: Any) -> None:
+        pass
+
+
+class _Session(requests.Session):
+    """A session that keeps no cookie, follows no redirect, and sends only what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trust_env = False
+        self.cookies = _NoCookies()
+        adapter = HTTPAdapter()
+        adapter.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+        self.mount("http://", adapter)
+        self.mount("https://", adapter)
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
+
+
+_session = _Session()
+
+
+def _renew_session() -> None:
+    global _session
+    _session = _Session()
+
+
+os.register_at_fork(after_in_child=_renew_session)
