@@ -346,7 +346,9 @@ def _body(payload: BaseModel | None, model: type[BaseModel]) -> bytes:
 def _json(payload: BaseModel, include: set[str] | None = None) -> bytes:
     values = payload.model_dump(by_alias=True, include=include, warnings=False)
     text = to_json(values, inf_nan_mode="constants")
-    from_json(text, allow_inf_nan=False)  # `to_json` alone would send NaN as NaN or null.
+    # What does not read back as it was written: NaN, or a key that stands twice (1 and "1").
+    if to_json(from_json(text, allow_inf_nan=False)) != text:
+        raise ValueError
     return text
 
 
@@ -389,7 +391,7 @@ def _send(request: requests.PreparedRequest) -> tuple[int, bytes]:
         with _Session() as session:
             return _exchange(session, request)
     except (OSError, ValueError, urllib3.exceptions.HTTPError) as error:
-        raise _unanswered(_cause(error)) from None
+        raise _unanswered(error) from None
 
 
 def _exchange(session: requests.Session, request: requests.PreparedRequest) -> tuple[int, bytes]:
@@ -419,14 +421,15 @@ def _cause(error: BaseException) -> BaseException:
 
 
 _TIMEOUTS = (TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError)
-_NO_CONNECTION = (OSError, urllib3.exceptions.LocationValueError)
+_BAD_ADDRESS = (requests.exceptions.InvalidURL, urllib3.exceptions.LocationValueError)
 
 
-def _unanswered(cause: BaseException) -> _CallError:
+def _unanswered(error: Exception) -> _CallError:
+    cause = _cause(error)
     name = type(cause).__name__
     if isinstance(cause, _TIMEOUTS):
         return _CallError(504, f"the exam manager took too long ({name})")
-    if isinstance(cause, _NO_CONNECTION):
+    if isinstance(cause, OSError) or isinstance(error, _BAD_ADDRESS):
         return _CallError(503, f"no connection to the exam manager ({name})")
     return _CallError(502, f"the exam manager's answer is not valid HTTP ({name})")
 

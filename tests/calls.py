@@ -1,0 +1,192 @@
+"""The six calls as data: what each sends, what the exam manager answers, and how it is made."""
+
+import logging
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from fastapi import HTTPException
+
+import exam_requests
+
+EXAM_URI = "http://exam-manager:8000/api/v1/exam"
+TASK_ID = "3f0c1c52-6f0e-4d0e-9a54-2f6f6a1b7c11"
+RESULT_ID = "9b7d4d0e-55a3-4c57-8a6e-0d8f4d1d2e22"
+SEQUENCE_ID = "65a1b2c3d4e5f60718293a4b"
+TOKEN = "5ec2e7" * 86  # as long as a real one
+PAYLOAD_VALUE = "a name that only the payload has"
+ANSWER_VALUE = "a name that only the answer has"
+
+
+def result(**fields: Any) -> dict[str, Any]:
+    """Return a result as the exam manager answers it."""
+    return {
+        "type": "NOT_SET",
+        "directory": "",
+        "files": [],
+        "meta": None,
+        "task_id": TASK_ID,
+        "id": RESULT_ID,
+        "datetime_created": "2026-02-03T04:05:06.000007",
+        **fields,
+    }
+
+
+def task(**fields: Any) -> dict[str, Any]:
+    """Return an acquisition task as the exam manager answers it."""
+    axes = {"x": 1.0, "y": 2.0, "z": 3.0}
+    return {
+        "workflow_id": "0d0e7b0a-2d7f-4f3c-8f59-6f6a2a1b0c33",
+        "name": ANSWER_VALUE,
+        "description": "localizer",
+        "task_type": "ACQUISITION",
+        "destination": "",
+        "status": "NEW",
+        "progress": 0,
+        "is_template": False,
+        "position": 2,
+        "device_id": None,
+        "calibration": ["frequency", "shims"],
+        "sequence_id": SEQUENCE_ID,
+        "acquisition_parameter": {
+            "fov_scaling": axes,
+            "fov_offset": axes,
+            "fov_rotation": axes,
+        },
+        "id": TASK_ID,
+        "creator": "max",
+        "datetime_created": "2026-02-03T04:05:06.000007",
+        "datetime_updated": None,
+        "results": [result()],
+        "acquisition_limits": {
+            "patient_height": 180,
+            "patient_weight": 80,
+            "patient_gender": "NOT_GIVEN",
+            "patient_age": 40,
+        },
+        **fields,
+    }
+
+
+def sequence(**fields: Any) -> dict[str, Any]:
+    """Return a sequence as the exam manager answers it."""
+    return {
+        "name": ANSWER_VALUE,
+        "description": "",
+        "sequence_type": "gre",
+        "tags": ["a", "b"],
+        "_id": SEQUENCE_ID,
+        "created_at": "2026-02-03T04:05:06.007000",
+        "updated_at": None,
+        "seq_file": "# Pulseq\n[VERSION]\nmajor 1\n",
+        "seq_file_extension": ".seq",
+        "xml_file": "<ismrmrdHeader/>",
+        "xml_file_extension": ".xml",
+        **fields,
+    }
+
+
+def task_payload() -> exam_requests.AcquisitionTaskOut:
+    """Return a task to send."""
+    return exam_requests.AcquisitionTaskOut.model_validate(task(name=PAYLOAD_VALUE))
+
+
+def result_payload() -> exam_requests.SetResult:
+    """Return a result to send."""
+    fields = {"type": "MRD", "directory": PAYLOAD_VALUE, "files": ["a.mrd"], "meta": {"snr": 4.5}}
+    return exam_requests.SetResult.model_validate(fields)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One of the six functions."""
+
+    function: str
+    method: str
+    path: str
+    record_id: str
+    status: int
+    answer: Any
+    what: str
+    payload: Callable[[], Any] | None = None
+
+    def url(self, record_id: str | None = None) -> str:
+        """Return the URL that the call is to be sent to."""
+        return EXAM_URI + self.path + (self.record_id if record_id is None else record_id)
+
+    def __call__(
+        self, record_id: str | None = None, token: str = TOKEN, payload: Any = ...
+    ) -> Any:
+        """Make the call."""
+        arguments: list[Any] = [self.record_id if record_id is None else record_id]
+        if self.payload:
+            arguments.append(self.payload() if payload is ... else payload)
+        return getattr(exam_requests, self.function)(*arguments, token)
+
+    def fails(self, caplog: pytest.LogCaptureFixture, *statuses: int, **arguments: Any) -> str:
+        """Make the call, which is to fail with one of `statuses`; return the detail.
+
+        Whatever failed: no token and no value of a payload or an answer may stand in
+        the detail, in the log of any library, or in the traceback.
+        """
+        caplog.set_level(logging.DEBUG)
+        caplog.clear()
+        with pytest.raises(HTTPException) as raised:
+            self(**arguments)
+        error = raised.value
+        assert error.status_code in statuses, error
+        assert isinstance(error.detail, str)
+        assert error.detail
+        assert error.detail.isprintable()
+        assert len(error.detail) < 400
+        bearer = {"WWW-Authenticate": "Bearer"}
+        assert error.headers == (bearer if error.status_code == 401 else None)
+        assert [record.levelname for record in caplog.records if record.name == "exam_requests"] == [
+            "DEBUG",
+            "WARNING",
+        ]
+        told = [str(error), repr(error), caplog.text, "".join(traceback.format_exception(error))]
+        assert error.__cause__ is None
+        assert error.__context__ is None
+        for secret in (arguments.get("token") or TOKEN, TOKEN, PAYLOAD_VALUE, ANSWER_VALUE):
+            if isinstance(secret, str) and len(secret) > 20:
+                assert not any(secret in text for text in told)
+        return error.detail
+
+
+GET_TASK = Call("get_task", "GET", "/task/", TASK_ID, 200, task(), "Error getting task")
+SET_TASK = Call(
+    "set_task", "PUT", "/task/", TASK_ID, 200, task(), "Error updating task", task_payload
+)
+GET_SEQUENCE = Call(
+    "get_sequence", "GET", "/sequence/", SEQUENCE_ID, 200, sequence(), "Error getting sequence"
+)
+CREATE_BLANK_RESULT = Call(
+    *("create_blank_result", "POST", "/result?task_id=", TASK_ID, 201, result()),
+    "Error creating blank result",
+)
+DELETE_BLANK_RESULT = Call(
+    *("delete_blank_result", "DELETE", "/result/", RESULT_ID, 204, None),
+    "Error deleting blank result",
+)
+SET_RESULT = Call(
+    *("set_result", "PUT", "/result/", RESULT_ID, 200, result()),
+    *("Error updating result", result_payload),
+)
+CALLS = [GET_TASK, SET_TASK, GET_SEQUENCE, CREATE_BLANK_RESULT, DELETE_BLANK_RESULT, SET_RESULT]
+GETS = [GET_TASK, GET_SEQUENCE]
+PUTS = [SET_TASK, SET_RESULT]
+
+
+def called(request: bytes) -> Call:
+    """Tell which call a request on the wire is of."""
+    method, target, _ = request.decode("latin-1").split(" ", 2)
+    path = target.removeprefix("/api/v1/exam")
+    return next(call for call in CALLS if call.method == method and path.startswith(call.path))
+
+
+def each(calls: list[Call]) -> pytest.MarkDecorator:
+    """Run a test for each of some calls."""
+    return pytest.mark.parametrize("call", calls, ids=lambda call: call.function)

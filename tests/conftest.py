@@ -1,0 +1,59 @@
+"""What several files of tests share."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+from sockets import Answer, Server
+
+import exam_manager as example
+import exam_requests
+
+
+@pytest.fixture(autouse=True)
+def fresh_session(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give each test connections of its own."""
+    session = exam_requests._Session()
+    monkeypatch.setattr(exam_requests, "_session", session)
+    yield
+    session.close()
+
+
+@pytest.fixture
+def aim(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Direct the calls to another address."""
+
+    def at(url: str) -> None:
+        for name in ("task", "result", "sequence"):
+            monkeypatch.setattr(exam_requests, f"{name.upper()}_URI", f"{url}/api/v1/exam/{name}")
+
+    return at
+
+
+@pytest.fixture
+def serve(aim: Callable[[str], None]) -> Iterator[Callable[[Answer], Server]]:
+    """Start servers on real sockets; the calls go to the one that was started last."""
+    with ExitStack() as stack:
+
+        def start(answer: Answer) -> Server:
+            server = stack.enter_context(Server(answer))
+            aim(server.url)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the time limits to tenths of a second."""
+    monkeypatch.setattr(exam_requests, "_CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr(exam_requests, "_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(exam_requests, "_CALL_SECONDS", 0.2)
+
+
+@pytest.fixture
+def exam_manager(aim: Callable[[str], None]) -> Iterator[example.ExamManager]:
+    """Run the exam manager of the examples; the calls go to it."""
+    with example.running() as running:
+        aim(running.url)
+        yield running

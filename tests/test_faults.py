@@ -1,0 +1,300 @@
+"""What a caller gets for each fault of a network or a server, on real sockets."""
+
+import gzip
+import json
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from calls import (
+    CALLS,
+    GET_SEQUENCE,
+    GET_TASK,
+    PUTS,
+    SET_TASK,
+    Call,
+    called,
+    each,
+    task,
+    task_payload,
+)
+from sockets import Answer, Server, answer, close, reset
+
+import exam_requests
+
+Serve = Callable[[Answer], Server]
+BODY = json.dumps(task()).encode()
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def sends(*pieces: bytes, then: Callable[[socket.socket], Any] = close) -> Answer:
+    """Answer with these bytes, and then close, reset or (`quiet`) wait."""
+
+    def send(connection: socket.socket, _: bytes) -> None:
+        for piece in pieces:
+            connection.sendall(piece)
+        then(connection)
+
+    return send
+
+
+def drips(fast: bytes, slow: bytes) -> Answer:
+    """Answer with one byte every 50 ms; each wait is short, the whole is not."""
+
+    def send(connection: socket.socket, _: bytes) -> None:
+        connection.sendall(fast)
+        for byte in slow:
+            time.sleep(0.05)
+            connection.sendall(bytes([byte]))
+
+    return send
+
+
+def floods(fast: bytes, piece: bytes) -> Answer:
+    """Answer without an end."""
+
+    def send(connection: socket.socket, _: bytes) -> None:
+        connection.sendall(fast)
+        while True:
+            connection.sendall(piece)
+
+    return send
+
+
+def quiet(connection: socket.socket) -> None:
+    """Send nothing more, and keep the connection open."""
+
+
+FAULTS: dict[str, tuple[Answer, set[int]]] = {
+    # Time limits.
+    "silent after accepting": (sends(then=quiet), {504}),
+    "silent within the status line": (sends(b"HTTP/1.1 20", then=quiet), {504}),
+    "silent within the headers": (sends(HEAD[:-2], then=quiet), {504}),
+    "silent before the body": (sends(HEAD, then=quiet), {504}),
+    "silent within the body": (sends(HEAD, BODY[:99], then=quiet), {504}),
+    "silent within a chunk": (sends(CHUNKED, b"5\r\n{", then=quiet), {504}),
+    "dripping status line": (drips(b"", HEAD + BODY), {504}),
+    "dripping headers": (drips(b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n" * 90), {504}),
+    "dripping body": (drips(HEAD, BODY), {504}),
+    "dripping chunks": (drips(CHUNKED, b"1\r\n{\r\n" * 99), {504}),
+    "dripping refusal": (drips(b"HTTP/1.1 404 N\r\nContent-Length: 99\r\n\r\n", b"a" * 99), {504}),
+    "endless interim answers": (floods(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), {504}),
+    # No connection.
+    "closed without an answer": (sends(), {503}),
+    "reset without an answer": (sends(then=reset), {503}),
+    "reset within the headers": (sends(HEAD[:-2], then=reset), {503}),
+    "reset within the body": (sends(HEAD, BODY[:99], then=reset), {502, 503}),
+    "cut short within the headers": (sends(HEAD[:-2]), {502, 503}),
+    "cut short within the body": (sends(HEAD, BODY[:99]), {502, 503}),
+    "cut short within a chunk": (sends(CHUNKED, b"ff\r\n{"), {502, 503}),
+    "cut short between chunks": (sends(CHUNKED, b"1\r\n{\r\n"), {502, 503}),
+    # Not HTTP.
+    "another protocol": (sends(b"SSH-2.0-OpenSSH_9.2\r\n"), {502}),
+    "a body without a head": (sends(BODY), {502}),
+    "binary": (sends(bytes(range(256)) * 4), {502}),
+    "a status that is none": (sends(b"HTTP/1.1 abc OK\r\n\r\n"), {502}),
+    "a status of four digits": (sends(b"HTTP/1.1 2000 OK\r\n\r\n"), {502}),
+    "an unknown version": (sends(b"HTTP/3.7 200 OK\r\n\r\n"), {502}),
+    "an endless status line": (floods(b"HTTP/1.1 200 ", b"O" * 2**16), {502}),
+    "thousands of headers": (sends(HEAD[:-2], b"X-A: b\r\n" * 5000, b"\r\n", BODY), {502}),
+    "an endless header": (floods(HEAD[:-2] + b"X: ", b"y" * 2**16), {502}),
+    # Bad framing.
+    "a length that is no number": (
+        sends(b"HTTP/1.1 200 OK\r\nContent-Length: ten\r\n\r\n", BODY),
+        {502},
+    ),
+    "a negative length": (sends(b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", BODY), {502}),
+    "two lengths": (sends(HEAD[:-2] + b"Content-Length: 7\r\n\r\n", BODY), {502}),
+    "a chunk size that is no number": (sends(CHUNKED, b"ten\r\n" + BODY), {502}),
+    "a negative chunk size": (sends(CHUNKED, b"-5\r\n" + BODY), {502}),
+    "a chunk size without an end": (sends(CHUNKED, b"f" * 2**17), {502}),
+    # Bad encoding.
+    "not the gzip that it says": (sends(HEAD[:-2] + b"Content-Encoding: gzip\r\n\r\n", BODY), {502}),
+    "not the deflate that it says": (
+        sends(HEAD[:-2] + b"Content-Encoding: deflate\r\n\r\n", BODY),
+        {502},
+    ),
+    # Too much.
+    "an endless body": (floods(b"HTTP/1.1 200 OK\r\n\r\n", b"7" * 2**16), {502}),
+    "an endless chunked body": (floods(CHUNKED, b"400\r\n" + b"7" * 1024 + b"\r\n"), {502}),
+    "an endless chunk": (floods(CHUNKED + b"fffffffffff\r\n", b"7" * 2**16), {502}),
+    "a refusal with an endless body": (floods(b"HTTP/1.1 404 N\r\n\r\n", b"7" * 2**16), {502}),
+    "a redirect with an endless body": (
+        floods(b"HTTP/1.1 302 F\r\nLocation: /\r\n\r\n", b"7" * 2**16),
+        {502},
+    ),
+    "a gzip bomb": (
+        sends(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n", gzip.compress(bytes(2**26))),
+        {502},
+    ),
+    # Protocols that nobody asked for.
+    "early hints": (sends(b"HTTP/1.1 103 Early Hints\r\n\r\n"), {502}),
+    "another protocol to switch to": (sends(b"HTTP/1.1 101 Switching\r\n\r\n"), {502}),
+}
+
+
+@each(CALLS)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_has_its_row_in_the_policy(
+    serve: Serve,
+    call: Call,
+    fault: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    behaviour, statuses = FAULTS[fault]
+    if 504 in statuses:
+        request.getfixturevalue("short")
+    monkeypatch.setattr(exam_requests, "_BODY_BYTES", 2**22)
+    server = serve(behaviour)
+    started = time.monotonic()
+    call.fails(caplog, *statuses)
+    assert time.monotonic() - started < 10
+    assert 1 <= len(server.requests) <= (2 if call.method in {"GET", "PUT"} else 1)
+    if 504 in statuses:
+        assert len(server.requests) == 1
+
+
+@each(CALLS)
+def test_a_refused_connection_is_a_503(
+    aim: Callable[[str], None], call: Call, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        aim(f"http://127.0.0.1:{unused.getsockname()[1]}")
+        detail = call.fails(caplog, 503)
+    assert detail == f"{call.what}: no connection to the exam manager (ConnectionRefusedError)"
+
+
+@each(CALLS)
+@pytest.mark.parametrize("host", ["exam-manager.invalid", "a" * 64, "a..b", "256.256.256.256"])
+def test_an_unknown_host_is_a_503(
+    aim: Callable[[str], None], call: Call, host: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    aim(f"http://{host}:8000")
+    assert "no connection to the exam manager" in call.fails(caplog, 503)
+
+
+@each(CALLS)
+@pytest.mark.parametrize("url", ["exam-manager:8000", "ftp://exam-manager", "http://", "http://h:port"])
+def test_an_address_that_is_none_is_a_503(
+    aim: Callable[[str], None], call: Call, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    aim(url)
+    call.fails(caplog, 503)
+
+
+@each(CALLS)
+def test_a_host_that_does_not_take_the_connection_is_a_504(
+    aim: Callable[[str], None], call: Call, short: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        waiting = [socket.socket() for _ in range(4)]
+        for connection in waiting:
+            connection.setblocking(False)
+            connection.connect_ex(full.getsockname())
+        aim(f"http://127.0.0.1:{full.getsockname()[1]}")
+        call.fails(caplog, 504)
+        for connection in waiting:
+            connection.close()
+
+
+@each(PUTS)
+def test_a_server_that_does_not_take_the_body_is_a_504(
+    aim: Callable[[str], None], call: Call, short: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    payload = call.payload()
+    payload.extra = "7" * 2**24
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        aim(f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        call.fails(caplog, 504, payload=payload)
+
+
+def test_sending_has_the_time_of_its_own_call(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pause(connection: socket.socket, request: bytes) -> None:
+        call = called(request)
+        connection.sendall(answer(call.status, call.answer))
+        time.sleep(0.6)
+
+    server = serve(pause)
+    monkeypatch.setattr(exam_requests, "_CALL_SECONDS", 0.4)
+    GET_TASK()
+    monkeypatch.setattr(exam_requests, "_CALL_SECONDS", 9.5)
+    payload = task_payload()
+    payload.extra = "7" * 2**24
+    SET_TASK(payload=payload)
+    assert server.connections == 1
+
+
+def test_an_answer_that_takes_as_long_as_the_check_of_a_token_still_counts(serve: Serve) -> None:
+    def slow(connection: socket.socket, request: bytes) -> None:
+        time.sleep(5.2)
+        call = called(request)
+        connection.sendall(answer(call.status, call.answer))
+
+    server = serve(slow)
+    with ThreadPoolExecutor(len(CALLS)) as threads:
+        assert len(list(threads.map(lambda call: call(), CALLS))) == len(server.requests)
+
+
+@each(CALLS)
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(
+    serve: Serve, call: Call, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Server(sends(answer(200, task()))) as other:
+        serve(sends(answer(status, None, f"Location: {other.url}/api/v1/exam/task/1")))
+        detail = call.fails(caplog, 502)
+        assert detail == f"{call.what}: the exam manager answered {status}"
+        assert other.connections == 0
+
+
+@pytest.mark.parametrize("location", ["http://[", "//", "\xff", "http://a b", "javascript:1", "?"])
+def test_a_redirect_to_nowhere_is_a_502_as_well(
+    serve: Serve, location: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    serve(sends(answer(302, None, f"Location: {location}")))
+    assert GET_TASK.fails(caplog, 502) == "Error getting task: the exam manager answered 302"
+
+
+@each(CALLS)
+def test_a_restart_between_two_calls_costs_nothing(aim: Callable[[str], None], call: Call) -> None:
+    reply = sends(answer(call.status, call.answer), then=quiet)
+    with Server(reply) as server:
+        aim(server.url)
+        call()
+        port = int(server.url.rpartition(":")[2])
+    with Server(reply, port=port) as server:
+        call()
+        assert len(server.requests) == 1
+
+
+def test_an_answer_that_comes_compressed_is_read(serve: Serve) -> None:
+    body = gzip.compress(BODY)
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n"
+    serve(sends(head.encode(), body))
+    assert GET_TASK().model_dump(mode="json") == GET_TASK.answer
+
+
+@pytest.mark.parametrize("then", [close, quiet])
+def test_an_answer_in_chunks_is_read(serve: Serve, then: Any) -> None:
+    serve(sends(CHUNKED, b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY), then=then))
+    assert GET_TASK().model_dump(mode="json") == GET_TASK.answer
+
+
+def test_an_answer_that_ends_with_its_connection_is_read(serve: Serve) -> None:
+    serve(sends(b"HTTP/1.0 200 OK\r\n\r\n", BODY))
+    assert GET_TASK().model_dump(mode="json") == GET_TASK.answer
+
+
+def test_a_sequence_of_many_pieces_is_whole(serve: Serve) -> None:
+    lines = "".join(f"{number} 0.25 -1\n" for number in range(200_000))
+    serve(sends(answer(200, {**GET_SEQUENCE.answer, "seq_file": lines}), then=quiet))
+    assert GET_SEQUENCE().seq_file == lines

@@ -1,0 +1,323 @@
+"""What comes from devices, handlers and the other side is hostile; nothing of it goes astray."""
+
+import json
+import math
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import unquote
+from uuid import UUID
+
+import pytest
+from calls import (
+    CALLS,
+    PAYLOAD_VALUE,
+    PUTS,
+    SET_RESULT,
+    SET_TASK,
+    TASK_ID,
+    TOKEN,
+    Call,
+    called,
+    each,
+    result_payload,
+    task_payload,
+)
+from fastapi import HTTPException
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from sockets import Server, answer, close
+
+anything = settings(
+    deadline=None,
+    derandomize=True,
+    max_examples=100,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+unicode = st.text(st.characters(exclude_categories=()))
+
+
+def reply(connection: socket.socket, request: bytes) -> None:
+    """Answer each call as documented."""
+    call = called(request)
+    connection.sendall(answer(call.status, call.answer))
+
+
+@pytest.fixture
+def server(serve: Callable[..., Server]) -> Iterator[Server]:
+    """Run a server that answers each call as documented."""
+    return serve(reply)
+
+
+def heads(server: Server) -> list[list[str]]:
+    """Take the heads of the requests that have arrived, a list of lines each."""
+    arrived = [request.partition(b"\r\n\r\n")[0].decode().split("\r\n") for request in server.requests]
+    server.requests.clear()
+    return arrived
+
+
+IDS = [
+    *("", ".", "..", "../" + TASK_ID, "..\\x", "%2e%2e", "%2e%2e%2f", "a/b", "/", "//host", "@host"),
+    *("?a=b", "#a", "&task_id=x", " ", "\x00", "\r\nX: y", "\n", "é", "\u2028", "\ud800", "a" * 4096),
+    *("task", "..;", "~", "+", "%", "%00", ";", ":80", "http://host/", "\N{FULLWIDTH FULL STOP}" * 2),
+]
+
+
+@each(CALLS)
+@anything
+@given(record_id=st.sampled_from(IDS) | unicode)
+def test_an_id_is_one_segment_or_nothing_is_sent(
+    server: Server, call: Call, record_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    try:
+        record_id.encode()
+        nameless = record_id in {"", ".", ".."}
+    except UnicodeEncodeError:
+        nameless = True
+    if nameless:
+        noun = "Task" if "task" in call.function else "Sequence"
+        what = f"{noun} not found" if call.method == "GET" else call.what
+        assert call.fails(caplog, 404, record_id=record_id) == f"{what}: the id names nothing"
+        assert not server.requests
+        return
+    call(record_id)
+    ((line, host, *headers),) = heads(server)
+    method, target, version = line.split(" ")
+    segment = target.removeprefix("/api/v1/exam" + call.path)
+    assert (method, version) == (call.method, "HTTP/1.1")
+    assert unquote(segment, errors="strict") == record_id
+    assert not set("/?#&=+") & set(segment)
+    assert host == f"Host: {server.url.removeprefix('http://')}"
+    assert {header.split(":")[0].lower() for header in headers} <= {
+        *("accept", "accept-encoding", "authorization", "connection", "user-agent"),
+        *("content-length", "content-type"),
+    }
+
+
+TOKENS = ["", " ", "a b", "a\n", "a\r\nX: y", "\x00", "é", "\ud800", "=", "a=b", "Bearer a", "a,b"]
+
+
+@each(CALLS)
+@pytest.mark.parametrize("token", [*TOKENS, "\N{DIGIT ONE}\N{SUPERSCRIPT ONE}", None, 5, b"a"])
+def test_a_token_that_is_none_is_a_401_and_not_sent(
+    server: Server, call: Call, token: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    detail = call.fails(caplog, 401, token=token)
+    assert detail == f"{call.what}: the access token is not a bearer token"
+    assert not server.requests
+
+
+@each(CALLS)
+@anything
+@given(token=st.from_regex(r"[A-Za-z0-9\-._~+/]+=*", fullmatch=True) | unicode)
+def test_a_token_never_leaves_its_place(
+    server: Server, call: Call, token: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    try:
+        call(token=token)
+    except HTTPException as error:
+        assert error.status_code == 401
+        assert not server.requests
+    else:
+        ((line, *headers),) = heads(server)
+        assert line == f"{call.method} {call.url()[24:]} HTTP/1.1"
+        assert headers.count(f"Authorization: Bearer {token}") == 1
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    # What UTF-8 can hold: all but the surrogates.
+    | st.text(),
+    lambda values: st.lists(values, max_size=4) | st.dictionaries(st.text(), values, max_size=4),
+    max_leaves=12,
+)
+
+
+@anything
+@given(meta=st.dictionaries(st.text(), json_values))
+def test_what_is_sent_is_the_payload(server: Server, meta: dict[str, Any]) -> None:
+    payload = result_payload()
+    payload.meta = meta
+    payload.files = list(meta)
+    SET_RESULT(payload=payload)
+    sent = json.loads(server.requests.pop().partition(b"\r\n\r\n")[2])
+    assert sent == {"type": "MRD", "directory": PAYLOAD_VALUE, "files": list(meta), "meta": meta}
+
+
+circle: list[Any] = []
+circle.append(circle)
+NOT_JSON = [
+    *(math.nan, math.inf, -math.inf, object(), object, b"\xff", "\ud800", 10**5000, {object()}),
+    *(lambda: None, circle, UUID, {"\ud800": 1}, {1: "one", "1": "another"}, ValueError("x")),
+]
+
+
+@anything
+@given(
+    value=st.sampled_from(NOT_JSON),
+    path=st.lists(st.sampled_from([[], {}, ()]), max_size=5),
+)
+@example(value="deep", path=[[]] * 300)
+@example(value="deeper", path=[{}] * 30_000)
+def test_what_json_cannot_hold_is_a_422_that_names_the_field(
+    server: Server, value: Any, path: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    for container in path:
+        value = {"key": value} if container == {} else type(container)([value])
+    payload = result_payload()
+    payload.meta = {"first": 1, "second": value}
+    detail = SET_RESULT.fails(caplog, 422, payload=payload)
+    assert detail == "Error updating result: meta: JSON cannot hold the value"
+    assert not server.requests
+
+
+@pytest.mark.parametrize("value", NOT_JSON, ids=lambda value: type(value).__name__)
+def test_a_field_that_the_model_does_not_know_is_checked_as_well(
+    server: Server, value: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    payload = task_payload()
+    payload.later = {"nested": [value]}
+    detail = SET_TASK.fails(caplog, 422, payload=payload)
+    assert detail == "Error updating task: later: JSON cannot hold the value"
+    assert not server.requests
+
+
+class Trap(dict[str, Any]):
+    """An object that raises when it is read."""
+
+    def __iter__(self) -> Iterator[str]:
+        raise RuntimeError(PAYLOAD_VALUE)
+
+    keys = values = items = __len__ = __int__ = __str__ = __iter__  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("progress", "abc"),
+        ("progress", None),
+        ("progress", 4.5),
+        ("progress", math.nan),
+        ("progress", Trap()),
+        ("name", None),
+        ("name", b"\xff"),
+        ("name", "\ud800"),
+        ("status", "LOST"),
+        ("task_type", None),
+        ("device_id", PAYLOAD_VALUE),
+        ("calibration", ["shims", "nose"]),
+        ("acquisition_parameter", {"fov_scaling": 5}),
+        ("acquisition_limits", object()),
+        ("results", [PAYLOAD_VALUE]),
+        ("results", None),
+        ("datetime_created", "yesterday"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_a_field_that_was_assigned_what_it_cannot_be_is_a_422_that_names_it(
+    server: Server, field: str, value: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    payload = task_payload()
+    setattr(payload, field, value)
+    detail = SET_TASK.fails(caplog, 422, payload=payload)
+    assert detail.startswith(f"Error updating task: {field}")
+    assert not server.requests
+
+
+@pytest.mark.parametrize("x", [math.nan, math.inf, "abc", None])
+def test_a_nested_field_is_checked_as_well(
+    server: Server, x: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    payload = task_payload()
+    payload.acquisition_parameter.fov_scaling.x = x
+    detail = SET_TASK.fails(caplog, 422, payload=payload)
+    assert detail.startswith("Error updating task: acquisition_parameter.fov_scaling.x: Input")
+    assert not server.requests
+
+
+@each(PUTS)
+def test_a_field_that_was_deleted_is_a_422(
+    server: Server, call: Call, caplog: pytest.LogCaptureFixture
+) -> None:
+    payload = call.payload().model_construct()
+    assert "Field required" in call.fails(caplog, 422, payload=payload)
+    assert not server.requests
+
+
+@each(PUTS)
+@pytest.mark.parametrize("payload", [None, {}, "payload", object()], ids=repr)
+def test_a_payload_that_is_no_model_is_a_422(
+    server: Server, call: Call, payload: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    detail = call.fails(caplog, 422, payload=payload)
+    model = type(call.payload()).__name__
+    assert detail == f"{call.what}: the payload is not of type {model}"
+    assert not server.requests
+
+
+def test_a_value_that_means_the_same_is_taken(server: Server) -> None:
+    payload = task_payload()
+    payload.status, payload.progress, payload.device_id = "FINISHED", "100", TASK_ID
+    SET_TASK(payload=payload)
+    sent = json.loads(server.requests.pop().partition(b"\r\n\r\n")[2])
+    assert (sent["status"], sent["progress"], sent["device_id"]) == ("FINISHED", 100, TASK_ID)
+
+
+def outcome(call: Call) -> Any:
+    """Make a call: the model, or an `HTTPException` of the gateway's or the caller's kind."""
+    try:
+        return call()
+    except HTTPException as error:
+        assert 400 <= error.status_code <= 504
+        return error
+
+
+@each(CALLS)
+@anything
+@given(
+    status=st.integers(200, 599),
+    body=st.binary() | json_values.map(lambda value: json.dumps(value).encode()),
+)
+def test_any_status_with_any_body_is_a_model_or_an_http_exception(
+    serve: Callable[..., Server], call: Call, status: int, body: bytes
+) -> None:
+    head = f"HTTP/1.1 {status} R\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with_server(serve, call, head + body)
+
+
+@each(CALLS)
+@anything
+@given(data=st.data())
+def test_any_bytes_are_a_model_or_an_http_exception(
+    serve: Callable[..., Server], call: Call, data: st.DataObject
+) -> None:
+    whole = answer(call.status, call.answer, "Content-Type: application/json", "X: y")
+    at = data.draw(st.integers(0, len(whole)))
+    cut = data.draw(st.integers(0, 20))
+    with_server(serve, call, whole[:at] + data.draw(st.binary()) + whole[at + cut :])
+
+
+def with_server(serve: Callable[..., Server], call: Call, wire: bytes) -> None:
+    """Answer a call with these bytes and nothing more."""
+
+    def send(connection: socket.socket, _: bytes) -> None:
+        connection.sendall(wire)
+        close(connection)
+
+    server = serve(send)
+    got = outcome(call)
+    documented = call.answer is None or isinstance(got, HTTPException)
+    assert documented or type(got).__name__ in {"AcquisitionTaskOut", "MRISequenceOut", "ResultOut"}
+    assert len(server.requests) <= (2 if call.method in {"GET", "PUT"} else 1)
+
+
+@each(CALLS)
+def test_what_follows_an_answer_is_not_taken_for_the_next_one(
+    serve: Callable[..., Server], call: Call
+) -> None:
+    def send(connection: socket.socket, request: bytes) -> None:
+        documented = answer(called(request).status, called(request).answer)
+        connection.sendall(documented + answer(200, {"name": TOKEN}))
+
+    serve(send)
+    assert call() == call() == call()
