@@ -1,0 +1,411 @@
+"""What the calls share, and what they do not: connections, threads, forks, users, settings."""
+
+import os
+import random
+import socket
+import ssl
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import requests_mock
+import trustme
+from calls import CALLS, GET_TASK, GETS, PUTS, SET_TASK, Call, called, each, task
+from sockets import Answer, Server, answer, close, reset
+
+import exam_requests
+
+Serve = Callable[[Answer], Server]
+ONCE = [call for call in CALLS if call.method in {"POST", "DELETE"}]
+
+
+def reply(connection: socket.socket, request: bytes) -> None:
+    """Answer each call as documented."""
+    call = called(request)
+    connection.sendall(answer(call.status, call.answer))
+
+
+def echo(connection: socket.socket, request: bytes) -> None:
+    """Answer with a task whose name is the token."""
+    _, _, token = request.partition(b"Bearer ")
+    connection.sendall(answer(200, task(name=token.split(b"\r\n")[0].decode())))
+
+
+# Kept-alive connections.
+
+
+@each([*GETS, *PUTS])
+def test_a_connection_is_kept_for_the_next_call(serve: Serve, call: Call) -> None:
+    server = serve(reply)
+    for _ in range(5):
+        call()
+    assert len(server.requests) == 5
+    assert server.connections == 1
+
+
+@each(ONCE)
+def test_a_post_and_a_delete_have_connections_of_their_own(serve: Serve, call: Call) -> None:
+    server = serve(reply)
+    GET_TASK()
+    call()
+    call()
+    GET_TASK()
+    assert server.connections == 3
+    assert [b"Connection: close" in request for request in server.requests] == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("end", [close, reset])
+@each([*GETS, *PUTS])
+def test_a_get_and_a_put_are_repeated_once_where_no_answer_began(
+    serve: Serve, call: Call, end: Callable[[socket.socket], None]
+) -> None:
+    def at_second_sight(connection: socket.socket, request: bytes) -> None:
+        if len(server.requests) == 2:
+            end(connection)
+        else:
+            reply(connection, request)
+
+    server = serve(at_second_sight)
+    call()
+    call()
+    assert len(server.requests) == 3
+    assert server.requests[1].split(b"\r\n\r\n")[1] == server.requests[2].split(b"\r\n\r\n")[1]
+
+
+@pytest.mark.parametrize("end", [close, reset])
+@each(CALLS)
+def test_nothing_is_repeated_where_an_answer_began(
+    serve: Serve,
+    call: Call,
+    end: Callable[[socket.socket], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def break_off(connection: socket.socket, _: bytes) -> None:
+        connection.sendall(b"H")
+        time.sleep(0.05)
+        end(connection)
+
+    server = serve(break_off)
+    call.fails(caplog, 502, 503)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("end", [close, reset])
+@each(ONCE)
+def test_a_post_or_a_delete_is_never_sent_twice(
+    serve: Serve,
+    call: Call,
+    end: Callable[[socket.socket], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = serve(lambda connection, _: end(connection))
+    call.fails(caplog, 503)
+    assert len(server.requests) == 1
+
+
+@pytest.fixture
+def service(aim: Callable[[str], None]) -> Iterator[str]:
+    """Run uvicorn in a process of its own, with a shorter limit for idle connections."""
+    script = Path(__file__).with_name("service.py")
+    with subprocess.Popen(  # noqa: S603
+        [sys.executable, script],
+        env={"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        url = process.stdout.readline().strip()
+        aim(url)
+        yield url
+        process.terminate()
+
+
+def test_no_call_fails_where_the_service_hangs_up_on_idle_connections(service: str) -> None:
+    together = threading.Barrier(20, timeout=10)
+
+    def report_progress(thread: int) -> None:
+        moment = random.Random(thread)  # noqa: S311
+        for number in range(100):
+            CALLS[(number + thread) % len(CALLS)](f"{thread}-{number}")
+            edge = time.monotonic() + 0.03 + moment.uniform(-0.005, 0.005)
+            together.wait()
+            time.sleep(max(0.0, edge - time.monotonic()))
+
+    with ThreadPoolExecutor(20) as threads:
+        list(threads.map(report_progress, range(20)))
+    arrived = requests.get(f"{service}/arrived", timeout=5).json()
+    assert len(arrived) == 2000
+    assert {arrived[call] for call in arrived if call.startswith(("POST", "DELETE"))} == {1}
+
+
+# Threads and users.
+
+
+@pytest.mark.parametrize("size", [8, 40, 100])
+def test_every_answer_belongs_to_its_caller(
+    serve: Serve, size: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve(echo)
+    together = threading.Barrier(size)
+
+    def work(user: int) -> bool:
+        together.wait()
+        return all(GET_TASK(token=f"user-{user}").name == f"user-{user}" for _ in range(20))
+
+    with ThreadPoolExecutor(size) as threads:
+        assert all(threads.map(work, range(size)))
+    assert len(server.requests) == size * 20
+    assert server.connections <= size
+    assert not caplog.records
+
+
+def test_no_cookie_reaches_another_request(serve: Serve) -> None:
+    def set_cookie(connection: socket.socket, _: bytes) -> None:
+        connection.sendall(answer(200, task(), "Set-Cookie: session=max; Path=/"))
+
+    server = serve(set_cookie)
+    for token in ("max", "eva", "max"):
+        GET_TASK(token=token)
+        SET_TASK(token=token)
+    assert not any(b"cookie" in request.lower() for request in server.requests)
+
+
+def test_proxy_variables_and_netrc_change_nothing(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(reply)
+    for call in CALLS:
+        call()
+    before = list(server.requests)
+    server.requests.clear()
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login eva password secret\ndefault login a password b\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".netrc").write_bytes(netrc.read_bytes())
+    with Server(reply) as proxy:
+        for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        monkeypatch.delenv("no_proxy", raising=False)
+        for call in CALLS:
+            call()
+        assert proxy.connections == 0
+    assert server.requests == before
+
+
+# Forks.
+
+
+def run(script: str, *flags: str) -> str:
+    """Run a script in an interpreter of its own; return what it printed, which must be no error."""
+    code = "import sys\nsys.path[:0] = " + repr(sys.path) + "\n" + textwrap.dedent(script)
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, *flags, "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+FORK = "-Wignore:This process:DeprecationWarning"
+
+
+def test_a_forked_worker_shares_no_connection_with_its_parent() -> None:
+    ports: list[int] = []
+
+    def note(connection: socket.socket, request: bytes) -> None:
+        ports.append(connection.getpeername()[1])
+        reply(connection, request)
+
+    with Server(note) as server:
+        script = f"""
+            import os
+            import exam_requests
+            exam_requests.TASK_URI = "{server.url}/api/v1/exam/task"
+            exam_requests.get_task("before", "token")
+            if not (child := os.fork()):
+                exam_requests.get_task("child", "token")
+                exam_requests.get_task("child", "token")
+                sys.exit()
+            assert os.waitpid(child, 0)[1] == 0
+            exam_requests.get_task("after", "token")
+        """
+        run(script, FORK)
+    before, child, child_again, after = ports
+    assert before == after
+    assert child == child_again != before
+
+
+def test_a_fork_amid_the_calls_of_other_threads_does_not_hang_the_child() -> None:
+    with Server(reply) as server:
+        script = f"""
+            import os, threading
+            import exam_requests
+            exam_requests.TASK_URI = "{server.url}/api/v1/exam/task"
+            sys.setswitchinterval(1e-6)
+            done = threading.Event()
+            def call():
+                while not done.is_set():
+                    exam_requests.get_task("thread", "token")
+            threads = [threading.Thread(target=call) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for _ in range(40):
+                if not (child := os.fork()):
+                    exam_requests.get_task("child", "token")
+                    sys.exit()
+                assert os.waitpid(child, 0)[1] == 0
+            done.set()
+        """
+        run(script, FORK)
+
+
+# Settings.
+
+
+def test_import_calls_and_exit_leave_no_warning() -> None:
+    with Server(reply) as server:
+        script = f"""
+            from calls import CALLS
+            import exam_requests
+            for name in ("task", "result", "sequence"):
+                uri = "{server.url}/api/v1/exam/" + name
+                setattr(exam_requests, name.upper() + "_URI", uri)
+            for call in CALLS * 3:
+                call()
+        """
+        assert run(script, "-X", "dev", "-W", "error") == ""
+
+
+def test_the_import_touches_no_network() -> None:
+    script = """
+        import socket
+        def refuse(*_):
+            raise AssertionError("the network is used")
+        socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
+        import exam_requests
+        print(exam_requests.TASK_URI)
+    """
+    assert run(script) == "http://exam-manager:8000/api/v1/exam/task\n"
+
+
+def test_callers_may_mock_with_requests_mock() -> None:
+    with requests_mock.Mocker() as mock:
+        for call in CALLS:
+            mock.request(call.method, call.url(), status_code=call.status, json=call.answer)
+            call()
+        assert [request.method for request in mock.request_history] == [c.method for c in CALLS]
+
+
+def test_a_tracer_sees_every_call(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    send = requests.Session.send
+
+    def trace(session: requests.Session, request: Any, **kwargs: Any) -> requests.Response:
+        seen.append(request.method)
+        return send(session, request, **kwargs)
+
+    monkeypatch.setattr(requests.Session, "send", trace)
+    serve(reply)
+    for call in CALLS:
+        call()
+    assert seen == [call.method for call in CALLS]
+
+
+# https.
+
+
+@pytest.fixture
+def authority() -> trustme.CA:
+    """Return an authority that nobody trusts yet."""
+    return trustme.CA()
+
+
+@pytest.fixture
+def secure(authority: trustme.CA, aim: Callable[[str], None]) -> Iterator[Server]:
+    """Run a server that speaks https."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    with Server(reply, wrap=lambda plain: context.wrap_socket(plain, server_side=True)) as server:
+        aim(f"https://localhost:{server.url.rpartition(':')[2]}")
+        yield server
+
+
+@each(CALLS)
+def test_an_https_service_is_verified_with_requests_ca_bundle(
+    secure: Server,
+    authority: trustme.CA,
+    call: Call,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bundle = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(bundle))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+    call()
+    call()
+    assert len(secure.requests) == 2
+    assert secure.connections == (1 if call.method in {"GET", "PUT"} else 2)
+
+
+@each(CALLS)
+@pytest.mark.parametrize("bundle", [None, "/nowhere/ca.pem"])
+def test_a_certificate_that_is_not_trusted_is_a_503_and_nothing_is_sent(
+    secure: Server,
+    call: Call,
+    bundle: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    if bundle:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", bundle)
+    else:
+        monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    call.fails(caplog, 503)
+    assert not secure.requests
+
+
+def test_a_certificate_for_another_name_is_a_503(
+    secure: Server,
+    authority: trustme.CA,
+    aim: Callable[[str], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bundle = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(bundle))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+    aim(f"https://127.0.0.1:{secure.url.rpartition(':')[2]}")
+    detail = GET_TASK.fails(caplog, 503)
+    assert detail.endswith("no connection to the exam manager (SSLCertVerificationError)")
+
+
+def test_the_limits_of_time_hold_for_https_as_well(
+    secure: Server,
+    authority: trustme.CA,
+    short: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bundle = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(bundle))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+    monkeypatch.setattr(exam_requests, "_CONNECT_SECONDS", 3.0)
+
+    def drip(connection: socket.socket, _: bytes) -> None:
+        for byte in answer(200, task()):
+            time.sleep(0.05)
+            connection.sendall(bytes([byte]))
+
+    monkeypatch.setattr(secure, "_answer", drip)
+    GET_TASK.fails(caplog, 504)
