@@ -116,9 +116,7 @@ class Call:
         """Return the URL that the call is to be sent to."""
         return EXAM_URI + self.path + (self.record_id if record_id is None else record_id)
 
-    def __call__(
-        self, record_id: str | None = None, token: str = TOKEN, payload: Any = ...
-    ) -> Any:
+    def __call__(self, record_id: str | None = None, token: str = TOKEN, payload: Any = ...) -> Any:
         """Make the call."""
         arguments: list[Any] = [self.record_id if record_id is None else record_id]
         if self.payload:
@@ -143,7 +141,9 @@ class Call:
         assert len(error.detail) < 400
         bearer = {"WWW-Authenticate": "Bearer"}
         assert error.headers == (bearer if error.status_code == 401 else None)
-        assert [record.levelname for record in caplog.records if record.name == "exam_requests"] == [
+        assert [
+            record.levelname for record in caplog.records if record.name == "exam_requests"
+        ] == [
             "DEBUG",
             "WARNING",
         ]

@@ -1,13 +1,14 @@
 """What several files of tests share."""
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from sockets import Answer, Server
 
 import exam_manager as example
 import exam_requests
+from sockets import Answer, Server
 
 
 @pytest.fixture(autouse=True)
@@ -51,9 +52,19 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exam_requests, "_CALL_SECONDS", 0.2)
 
 
+@pytest.fixture(scope="session")
+def running_exam_manager() -> Iterator[example.ExamManager]:
+    """Run the exam manager of the examples."""
+    with example.running() as manager:
+        yield manager
+
+
 @pytest.fixture
-def exam_manager(aim: Callable[[str], None]) -> Iterator[example.ExamManager]:
-    """Run the exam manager of the examples; the calls go to it."""
-    with example.running() as running:
-        aim(running.url)
-        yield running
+def exam_manager(
+    running_exam_manager: example.ExamManager, aim: Callable[[str], None]
+) -> Iterator[example.ExamManager]:
+    """Direct the calls to the exam manager of the examples; its records are as at its start."""
+    records = copy.deepcopy(vars(running_exam_manager))
+    aim(running_exam_manager.url)
+    yield running_exam_manager
+    vars(running_exam_manager).update(records)

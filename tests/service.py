@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 import uvicorn
+
 from calls import called
 
 arrived: Counter[str] = Counter()

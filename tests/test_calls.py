@@ -9,6 +9,9 @@ from uuid import UUID
 import pytest
 import requests
 import responses
+from responses import matchers
+
+import exam_requests
 from calls import (
     CALLS,
     CREATE_BLANK_RESULT,
@@ -17,19 +20,14 @@ from calls import (
     GET_TASK,
     GETS,
     PAYLOAD_VALUE,
-    PUTS,
     SET_RESULT,
     SET_TASK,
     TASK_ID,
     TOKEN,
     Call,
     each,
-    result,
     task,
 )
-from responses import matchers
-
-import exam_requests
 
 OTHERS = [call for call in CALLS if call not in GETS]
 RECORDS = [call for call in CALLS if call is not DELETE_BLANK_RESULT]

@@ -18,10 +18,10 @@ import pytest
 import requests
 import requests_mock
 import trustme
-from calls import CALLS, GET_TASK, GETS, PUTS, SET_TASK, Call, called, each, task
-from sockets import Answer, Server, answer, close, reset
 
 import exam_requests
+from calls import CALLS, GET_TASK, GETS, PUTS, SET_TASK, Call, called, each, task
+from sockets import Answer, Server, answer, close, reset
 
 Serve = Callable[[Answer], Server]
 ONCE = [call for call in CALLS if call.method in {"POST", "DELETE"}]
@@ -115,7 +115,7 @@ def test_a_post_or_a_delete_is_never_sent_twice(
 def service(aim: Callable[[str], None]) -> Iterator[str]:
     """Run uvicorn in a process of its own, with a shorter limit for idle connections."""
     script = Path(__file__).with_name("service.py")
-    with subprocess.Popen(  # noqa: S603
+    with subprocess.Popen(
         [sys.executable, script],
         env={"PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
@@ -208,7 +208,7 @@ def test_proxy_variables_and_netrc_change_nothing(
 def run(script: str, *flags: str) -> str:
     """Run a script in an interpreter of its own; return what it printed, which must be no error."""
     code = "import sys\nsys.path[:0] = " + repr(sys.path) + "\n" + textwrap.dedent(script)
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(
         [sys.executable, *flags, "-c", code], capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stderr) == (0, "")

@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+
+import exam_requests
 from calls import (
     CALLS,
     GET_SEQUENCE,
@@ -22,8 +24,6 @@ from calls import (
     task_payload,
 )
 from sockets import Answer, Server, answer, close, reset
-
-import exam_requests
 
 Serve = Callable[[Answer], Server]
 BODY = json.dumps(task()).encode()
@@ -113,7 +113,10 @@ FAULTS: dict[str, tuple[Answer, set[int]]] = {
     "a negative chunk size": (sends(CHUNKED, b"-5\r\n" + BODY), {502}),
     "a chunk size without an end": (sends(CHUNKED, b"f" * 2**17), {502}),
     # Bad encoding.
-    "not the gzip that it says": (sends(HEAD[:-2] + b"Content-Encoding: gzip\r\n\r\n", BODY), {502}),
+    "not the gzip that it says": (
+        sends(HEAD[:-2] + b"Content-Encoding: gzip\r\n\r\n", BODY),
+        {502},
+    ),
     "not the deflate that it says": (
         sends(HEAD[:-2] + b"Content-Encoding: deflate\r\n\r\n", BODY),
         {502},
@@ -181,7 +184,9 @@ def test_an_unknown_host_is_a_503(
 
 
 @each(CALLS)
-@pytest.mark.parametrize("url", ["exam-manager:8000", "ftp://exam-manager", "http://", "http://h:port"])
+@pytest.mark.parametrize(
+    "url", ["exam-manager:8000", "ftp://exam-manager", "http://", "http://h:port"]
+)
 def test_an_address_that_is_none_is_a_503(
     aim: Callable[[str], None], call: Call, url: str, caplog: pytest.LogCaptureFixture
 ) -> None:

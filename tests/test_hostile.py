@@ -9,6 +9,10 @@ from urllib.parse import unquote
 from uuid import UUID
 
 import pytest
+from fastapi import HTTPException
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
 from calls import (
     CALLS,
     PAYLOAD_VALUE,
@@ -23,9 +27,6 @@ from calls import (
     result_payload,
     task_payload,
 )
-from fastapi import HTTPException
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
 from sockets import Server, answer, close
 
 anything = settings(
@@ -51,15 +52,52 @@ def server(serve: Callable[..., Server]) -> Iterator[Server]:
 
 def heads(server: Server) -> list[list[str]]:
     """Take the heads of the requests that have arrived, a list of lines each."""
-    arrived = [request.partition(b"\r\n\r\n")[0].decode().split("\r\n") for request in server.requests]
+    arrived = [
+        request.partition(b"\r\n\r\n")[0].decode().split("\r\n") for request in server.requests
+    ]
     server.requests.clear()
     return arrived
 
 
 IDS = [
-    *("", ".", "..", "../" + TASK_ID, "..\\x", "%2e%2e", "%2e%2e%2f", "a/b", "/", "//host", "@host"),
-    *("?a=b", "#a", "&task_id=x", " ", "\x00", "\r\nX: y", "\n", "é", "\u2028", "\ud800", "a" * 4096),
-    *("task", "..;", "~", "+", "%", "%00", ";", ":80", "http://host/", "\N{FULLWIDTH FULL STOP}" * 2),
+    *(
+        "",
+        ".",
+        "..",
+        "../" + TASK_ID,
+        "..\\x",
+        "%2e%2e",
+        "%2e%2e%2f",
+        "a/b",
+        "/",
+        "//host",
+        "@host",
+    ),
+    *(
+        "?a=b",
+        "#a",
+        "&task_id=x",
+        " ",
+        "\x00",
+        "\r\nX: y",
+        "\n",
+        "é",
+        "\u2028",
+        "\ud800",
+        "a" * 4096,
+    ),
+    *(
+        "task",
+        "..;",
+        "~",
+        "+",
+        "%",
+        "%00",
+        ";",
+        ":80",
+        "http://host/",
+        "\N{FULLWIDTH FULL STOP}" * 2,
+    ),
 ]
 
 
@@ -125,7 +163,10 @@ def test_a_token_never_leaves_its_place(
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
     # What UTF-8 can hold: all but the surrogates.
     | st.text(),
     lambda values: st.lists(values, max_size=4) | st.dictionaries(st.text(), values, max_size=4),

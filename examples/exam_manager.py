@@ -1,0 +1,334 @@
+# Copyright (C) 2023, BRAIN-LINK UG (haftungsbeschränkt). All Rights Reserved.
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-ScanHub-Commercial
+
+"""An exam manager to develop against.
+
+It answers the six operations of a device manager as ScanHub's does, errors included, and
+holds its records in memory. ``python examples/exam_manager.py`` keeps one running; the
+demo and the tests use `running`.
+"""
+
+import argparse
+import logging
+import re
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from uuid import UUID, uuid4
+
+import uvicorn
+from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Request
+from fastapi.responses import PlainTextResponse
+from fastapi.security import OAuth2PasswordBearer
+from pydantic import BaseModel
+
+import exam_models
+from exam_models import CalibrationType, ItemStatus, ResultType
+
+TOKEN_SECONDS = 3600.0  # A token lapses after this time without use.
+SEQUENCE_FILE = Path(__file__).with_name("gradient_echo.seq")
+
+NOT_DONE = "Could not {}, either because it does not exist, or for another reason."
+
+
+# What the service takes. Unlike those of `exam_models`, these models drop a field that they
+# do not know, such as the `id`, `creator` and `results` of a task that is sent back.
+
+
+class XYZ(exam_models.XYZ, extra="ignore"):
+    """A value for each axis."""
+
+
+class AcquisitionParameter(BaseModel):
+    """Scaling, offset and rotation of the field of view."""
+
+    fov_scaling: XYZ
+    fov_offset: XYZ
+    fov_rotation: XYZ
+
+
+class BaseTask(BaseModel):
+    """What all tasks have in common."""
+
+    workflow_id: UUID | None = None
+    name: str
+    description: str
+    task_type: str
+    destination: str
+    status: ItemStatus
+    progress: int
+    is_template: bool
+    position: int = 0
+
+
+class AcquisitionTask(BaseTask):
+    """A task for a device."""
+
+    task_type: Literal["ACQUISITION"]
+    device_id: UUID | None = None
+    calibration: list[CalibrationType] = []
+    sequence_id: str | None = None
+    acquisition_parameter: AcquisitionParameter | None = None
+
+
+class DAGTask(BaseTask):
+    """A task for the workflow manager."""
+
+    task_type: Literal["DAG"]
+    dag_type: Literal["RECONSTRUCTION", "PROCESSING"]
+    dag_id: str
+    input_task_ids: list[UUID] = []
+    parameter: dict[str, Any] | None = None
+
+
+class SetResult(exam_models.SetResult, extra="ignore"):
+    """Where a result's files are and what they hold."""
+
+
+Record = dict[str, Any]
+
+
+class ExamManager:
+    """The records of an exam manager, by id and as in JSON, and the tokens of its users.
+
+    It starts with one exam, of an acquisition and its reconstruction.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.tokens: dict[str, float] = {}  # when each was last used
+        self.exams: dict[str, str] = {}  # the workflow of each
+        self.tasks: dict[str, Record] = {}
+        self.results: dict[str, Record] = {}
+        self.sequences: dict[str, Record] = {}
+
+        self.token = self.log_in()
+        self.expired_token = self.log_in()
+        self.tokens[self.expired_token] -= TOKEN_SECONDS
+        self.sequence_id = secrets.token_hex(12)
+        self.sequences[self.sequence_id] = {
+            "name": "Gradient echo",
+            "description": "One slice, 64 x 64",
+            "sequence_type": "pulseq",
+            "tags": ["2D"],
+            "_id": self.sequence_id,
+            "created_at": now(),
+            "updated_at": None,
+            "seq_file": SEQUENCE_FILE.read_text(),
+            "seq_file_extension": ".seq",
+            "xml_file": SEQUENCE_FILE.with_suffix(".xml").read_text(),
+            "xml_file_extension": ".xml",
+        }
+        workflow_id = uuid4()
+        self.exams[str(uuid4())] = str(workflow_id)
+        new: Any = dict(description="", destination="", status="NEW", progress=0, is_template=False)
+        zeros = XYZ(x=0, y=0, z=0)
+        acquisition = AcquisitionTask(
+            **new,
+            workflow_id=workflow_id,
+            name="Localizer",
+            task_type="ACQUISITION",
+            device_id=uuid4(),
+            calibration=[CalibrationType.FREQUENCY],
+            sequence_id=self.sequence_id,
+            acquisition_parameter=AcquisitionParameter(
+                fov_scaling=XYZ(x=1, y=1, z=1), fov_offset=zeros, fov_rotation=zeros
+            ),
+        )
+        self.task_id = self.add_task(acquisition, acquisition_limits=None)
+        reconstruction = DAGTask(
+            **new,
+            workflow_id=workflow_id,
+            name="Reconstruction",
+            task_type="DAG",
+            position=1,
+            dag_type="RECONSTRUCTION",
+            dag_id="cartesian",
+            input_task_ids=[UUID(self.task_id)],
+        )
+        self.dag_task_id = self.add_task(reconstruction)
+
+    def log_in(self) -> str:
+        """Return a token of one more user."""
+        token = secrets.token_hex(256)
+        self.tokens[token] = time.monotonic()
+        return token
+
+    def add_task(self, payload: BaseTask, **fields: Any) -> str:
+        """Add a task and return its id."""
+        task_id = str(uuid4())
+        self.tasks[task_id] = {
+            **payload.model_dump(mode="json"),
+            "id": task_id,
+            "creator": "ada",
+            "datetime_created": now(),
+            "datetime_updated": None,
+            "results": [],
+            **fields,
+        }
+        return task_id
+
+    def task(self, task_id: str) -> Record:
+        """Return a task with its results."""
+        results = [result for result in self.results.values() if result["task_id"] == task_id]
+        return {**self.tasks[task_id], "results": results}
+
+
+def now() -> str:
+    """Return the time as the records have it."""
+    return datetime.now().isoformat()
+
+
+async def logged_in(
+    request: Request, token: Annotated[str, Depends(OAuth2PasswordBearer(tokenUrl="login"))]
+) -> ExamManager:
+    """Give the records to the holder of a token that has not lapsed."""
+    manager: ExamManager = request.app.state.manager
+    used = manager.tokens.get(token)
+    if used is None or time.monotonic() - used >= TOKEN_SECONDS:
+        raise HTTPException(401, "Invalid token.", {"WWW-Authenticate": "Bearer"})
+    manager.tokens[token] = time.monotonic()
+    return manager
+
+
+Manager = Annotated[ExamManager, Depends(logged_in)]
+TaskPayload = Annotated[AcquisitionTask | DAGTask, Body(discriminator="task_type")]
+
+# The operations never await: no two run at once, so the records need no lock. An id that
+# is no UUID is a ValueError, which the service answers with a 500, but for `get_task`.
+router = APIRouter(prefix="/api/v1/exam")
+
+
+@router.get("/task/{task_id}")
+async def get_task(task_id: str, manager: Manager) -> Record:
+    """Get a task."""
+    try:
+        task_id = str(UUID(task_id))
+    except ValueError:
+        raise HTTPException(400, "Badly formed task_id.") from None
+    if task_id not in manager.tasks:
+        raise HTTPException(404, "Task not found")
+    return manager.task(task_id)
+
+
+@router.put("/task/{task_id}")
+async def update_task(task_id: str, payload: TaskPayload, manager: Manager) -> Record:
+    """Update a task; the fields that are left out are reset."""
+    task_id = str(UUID(task_id))
+    fields = payload.model_dump(mode="json")
+    if payload.workflow_id is None and not payload.is_template:
+        raise HTTPException(400, "Task instance needs workflow_id.")
+    if fields["workflow_id"] not in {None, *manager.exams.values()}:
+        raise HTTPException(400, "workflow_id must be an existing id.")
+    if task_id not in manager.tasks:
+        raise HTTPException(404, NOT_DONE.format("update workflow"))
+    manager.tasks[task_id].update(fields, datetime_updated=now())
+    return manager.task(task_id)
+
+
+@router.get("/sequence/{sequence_id}")
+async def get_sequence(sequence_id: str, manager: Manager) -> Record:
+    """Get a sequence with its files."""
+    if not re.fullmatch("[0-9a-fA-F]{24}", sequence_id):
+        raise ValueError
+    if sequence_id.lower() not in manager.sequences:
+        raise HTTPException(404, f"MRI sequence with ID {sequence_id} not found.")
+    return manager.sequences[sequence_id.lower()]
+
+
+@router.post("/result", status_code=201)
+async def create_blank_result(task_id: str, manager: Manager) -> Record:
+    """Create a result without files."""
+    task_id = str(UUID(task_id))
+    if task_id not in manager.tasks:
+        raise HTTPException(400, "Parent (task_id) does not exist.")
+    blank = SetResult(type=ResultType.NOT_SET, directory="").model_dump(mode="json")
+    result_id = str(uuid4())
+    result = {**blank, "task_id": task_id, "id": result_id, "datetime_created": now()}
+    manager.results[result_id] = result
+    return result
+
+
+@router.put("/result/{result_id}")
+async def set_result(result_id: str, payload: SetResult, manager: Manager) -> Record:
+    """Set a result."""
+    result_id = str(UUID(result_id))
+    if result_id not in manager.results:
+        raise HTTPException(404, NOT_DONE.format("update result"))
+    manager.results[result_id].update(payload.model_dump(mode="json"))
+    return manager.results[result_id]
+
+
+@router.delete("/result/{result_id}", status_code=204)
+async def delete_result(result_id: str, manager: Manager) -> None:
+    """Delete a result."""
+    if not manager.results.pop(str(UUID(result_id)), None):
+        raise HTTPException(404, NOT_DONE.format("delete result"))
+
+
+@router.delete("/{exam_id}", status_code=204)
+async def delete_exam(exam_id: str, manager: Manager) -> None:
+    """Delete an exam: no operation of a device manager, but where a careless path leads."""
+    if not manager.exams.pop(str(UUID(exam_id)), None):
+        raise HTTPException(404, NOT_DONE.format("delete exam"))
+
+
+async def internal_server_error(request: Request, error: Exception) -> PlainTextResponse:
+    """Answer what the service does not expect."""
+    return PlainTextResponse("Internal Server Error", 500)
+
+
+@contextmanager
+def running(port: int = 0, keep_alive_seconds: int = 5) -> Iterator[ExamManager]:
+    """Run an exam manager on a loopback port: a free one, if `port` is 0."""
+    app = FastAPI(title="Exam manager", exception_handlers={ValueError: internal_server_error})
+    app.include_router(router)
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        log_config=None,
+        timeout_graceful_shutdown=1,
+        timeout_keep_alive=keep_alive_seconds,
+        ws="none",
+    )
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        app.state.manager = ExamManager(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            while thread.is_alive() and not server.started:
+                time.sleep(0.001)
+            yield app.state.manager
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def main() -> None:
+    """Keep an exam manager running until Ctrl-C."""
+    parser = argparse.ArgumentParser(description="Keep an exam manager running until Ctrl-C.")
+    parser.add_argument("--port", type=int, default=0, help="port (default: a free one)")
+    port = parser.parse_args().port
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("uvicorn.access").setLevel(logging.INFO)
+    with running(port) as manager, suppress(KeyboardInterrupt):
+        print("Until Ctrl-C, an exam manager is at the first of these. In another terminal:")
+        print()
+        print(f"export EXAM_MANAGER_URL={manager.url}")
+        print(f"TOKEN={manager.token}")
+        print(f"TASK_ID={manager.task_id} DAG_TASK_ID={manager.dag_task_id}")
+        print(f"SEQUENCE_ID={manager.sequence_id}")
+        print('curl -H "Authorization: Bearer $TOKEN" $EXAM_MANAGER_URL/api/v1/exam/task/$TASK_ID')
+        print(flush=True)
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()
