@@ -255,10 +255,10 @@ def test_a_fork_amid_the_calls_of_other_threads_does_not_hang_the_child() -> Non
             def call():
                 while not done.is_set():
                     exam_requests.get_task("thread", "token")
-            threads = [threading.Thread(target=call) for _ in range(8)]
+            threads = [threading.Thread(target=call) for _ in range(4)]
             for thread in threads:
                 thread.start()
-            for _ in range(40):
+            for _ in range(20):
                 if not (child := os.fork()):
                     exam_requests.get_task("child", "token")
                     sys.exit()

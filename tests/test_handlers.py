@@ -11,17 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import handlers
 import pytest
 import requests
 import uvicorn
-from calls import TOKEN, task
 from fastapi import HTTPException
-from sockets import Answer, Server, answer
 from websockets.sync.client import ClientConnection, connect
 
 import exam_requests
+import handlers
+from calls import TOKEN, task
 from exam_manager import ExamManager
+from sockets import Answer, Server, answer
 
 DATA = b"what was measured\x00\xff"
 FIELDS: dict[str, dict[str, Any]] = {
@@ -38,7 +38,9 @@ def running() -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         # As on a listener of uvicorn's own; else each answer may wait 40 ms for an ACK.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        server = uvicorn.Server(uvicorn.Config(handlers.app, log_config=None))
+        server = uvicorn.Server(
+            uvicorn.Config(handlers.app, ws="websockets-sansio", log_config=None)
+        )
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
