@@ -31,6 +31,7 @@ async def service(scope: Any, receive: Any, send: Any) -> None:
 
 if __name__ == "__main__":
     with socket.create_server(("127.0.0.1", 0), backlog=200) as listener:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
         config = uvicorn.Config(
             service,
