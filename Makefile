@@ -25,8 +25,19 @@ lint: $(VENV)/lint ## check the style and the types
 bench: $(VENV)/bench ## time the calls beside those of other clients
 	@$(BIN)/python benchmarks/bench.py
 
+matrix: $(VENV)/matrix ## run the tests on each Python, with the oldest and the newest dependencies
+	@$(BIN)/nox
+
+mutants: $(VENV)/matrix ## change the module in a thousand ways, and see that a test fails for each
+	@$(BIN)/nox --session mutants
+
+docs: $(VENV)/docs ## make the pages
+	@$(BIN)/sphinx-build -q -W --keep-going --nitpicky docs docs/_build
+	@echo docs/_build/index.html
+
 clean: ## remove everything that these commands made
 	rm -rf $(VENV) build dist *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .nox docs/_build docs/autoapi mutants
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp of an extra: what setup.cfg declares for it is installed.

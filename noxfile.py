@@ -1,0 +1,30 @@
+"""The tests on each Python that setup.cfg names, with the oldest packages it admits and the newest.
+
+``make matrix`` runs them all; a Python that this machine lacks is skipped.
+"""
+
+import configparser
+import os
+from pathlib import Path
+
+import nox
+
+nox.options.download_python = "never"
+nox.options.error_on_missing_interpreters = False
+for versions in Path.home().glob(".pyenv/versions/*/bin"):  # also those that are not activated
+    os.environ["PATH"] += f"{os.pathsep}{versions}"
+
+SETUP = configparser.ConfigParser()
+SETUP.read("setup.cfg", encoding="utf-8")
+CLASSIFIERS = SETUP["metadata"]["classifiers"].splitlines()
+PYTHONS = [line.split()[-1] for line in CLASSIFIERS if "Python :: 3." in line]
+REQUIRES = SETUP["options"]["install_requires"].strip().splitlines()
+OLDEST = [requirement.replace(">=", "==", 1) for requirement in REQUIRES]
+
+
+@nox.session(python=PYTHONS)
+@nox.parametrize("versions", [OLDEST, []], ids=["oldest", "newest"])
+def tests(session: nox.Session, versions: list[str]) -> None:
+    """Run the tests."""
+    session.install("--editable", ".[test]", *versions)
+    session.run("pytest", *session.posargs)
