@@ -4,9 +4,9 @@
 """Handler for exam requests: the device manager's calls to the exam manager.
 
 Six blocking functions fetch tasks and sequences and create, update and delete
-results. Each takes the bearer token of the user on whose behalf it is called,
-and returns the documented model or raises `fastapi.HTTPException`, within 10 s
-and with nothing else, whatever the arguments, the exam manager or the network do:
+results. Each takes the bearer token of the user on whose behalf it is called.
+Whatever the arguments are, and whatever the exam manager or the network does, it
+returns the documented model or raises `fastapi.HTTPException` within 10 s:
 
 ====== ======================================================================
 status what happened
@@ -25,9 +25,12 @@ status what happened
 ====== ======================================================================
 
 ``detail`` says what failed and why (``Error updating task: workflow_id must be
-an existing id.``); a 401 has ``WWW-Authenticate: Bearer``. No detail and no log
-record holds a token, a payload's values or a body's. ``GET`` and ``PUT`` are
-repeated once where no byte of an answer came; ``POST`` and ``DELETE`` never are.
+an existing id.``); a 401 has ``WWW-Authenticate: Bearer``. No token and no value
+of a payload or an answer stands in a detail, a log record or a traceback; what
+the exam manager says of a refusal is passed on, less the token.
+
+``GET`` and ``PUT`` are sent a second time if no byte of an answer came to the
+first, ``POST`` and ``DELETE`` never are.
 
 The calls block: in an ``async def`` handler, use ``run_in_threadpool``.
 
@@ -101,7 +104,7 @@ _WAIT_SECONDS = 6.0  # The exam manager may spend 5 s on the token before it ans
 _CALL_SECONDS = 9.5  # The rest of the 10 s is for reading the JSON of a large sequence.
 _BODY_BYTES = 256 * 2**20
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 def get_task(task_id: str, user_access_token: str) -> AcquisitionTaskOut:
@@ -290,7 +293,7 @@ def _call(
 ) -> _Model:
     """Carry out one call; `url` lacks the id, which is its last part."""
     started = time.monotonic()
-    answered = None
+    answered: int | str = "no answer"
     try:
         authorization = _authorization(token)
         url += _segment(record_id)
@@ -303,12 +306,12 @@ def _call(
         status, why = error.status, error.why
     finally:
         milliseconds = (time.monotonic() - started) * 1000
-        logger.debug("%s %.300s: %s in %.1f ms", method, url, answered, milliseconds)
+        _logger.debug("%s %.300s: %s in %.1f ms", method, url, answered, milliseconds)
     # Raised after the handler, not within it: a chained exception would hold values.
     missing = method == "GET" and status == 404
     what = f"{noun.capitalize()} not found" if missing else f"Error {_VERB[method]} {noun}"
     detail = _detail(what, why)
-    logger.warning("%s %.300s: %d %s", method, url, status, detail)
+    _logger.warning("%s %.300s: %d %s", method, url, status, detail)
     raise HTTPException(status, detail, {"WWW-Authenticate": "Bearer"} if status == 401 else None)
 
 
