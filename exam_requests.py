@@ -409,7 +409,7 @@ def _exchange(session: requests.Session, request: requests.PreparedRequest) -> t
             raise _CallError(502, "the answer's Content-Length is not a number")
         pieces = []
         size = 0
-        for piece in response.iter_content(2**18):
+        for piece in response.iter_content(2**20):
             pieces.append(piece)
             size += len(piece)
             if size > _BODY_BYTES:
