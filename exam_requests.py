@@ -594,6 +594,10 @@ class _Session(requests.Session):
         super().__init__()
         self.trust_env = False
         self.cookies = _NoCookies()
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin anew without a connection."""
         adapter = HTTPAdapter()
         adapter.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
         self.mount("http://", adapter)
@@ -604,11 +608,4 @@ class _Session(requests.Session):
 
 
 _session = _Session()
-
-
-def _renew_session() -> None:
-    global _session
-    _session = _Session()
-
-
-os.register_at_fork(after_in_child=_renew_session)
+os.register_at_fork(after_in_child=_session.renew)

@@ -11,8 +11,8 @@ import nox
 
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
-for versions in Path.home().glob(".pyenv/versions/*/bin"):  # also those that are not activated
-    os.environ["PATH"] += f"{os.pathsep}{versions}"
+for folder in Path.home().glob(".pyenv/versions/*/bin"):  # also those that are not activated
+    os.environ["PATH"] += f"{os.pathsep}{folder}"
 
 SETUP = configparser.ConfigParser()
 SETUP.read("setup.cfg", encoding="utf-8")

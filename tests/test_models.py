@@ -1,9 +1,11 @@
 """The models: which are used, and that they lose nothing."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -201,6 +203,12 @@ def test_a_library_of_scanhub_that_fails_to_import_is_an_error(
     done = run("import exam_requests", here, library(tmp_path, models))
     assert done.returncode == 1
     assert error in done.stderr
+
+
+def test_a_library_of_scanhub_without_models_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scanhub_libraries", ModuleType("scanhub_libraries"))
+    with pytest.raises(ModuleNotFoundError, match=r"scanhub_libraries\.models"):
+        runpy.run_path(exam_requests.__file__)
 
 
 # The module itself.
