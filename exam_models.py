@@ -120,7 +120,7 @@ class SetResult(_Record):
 
 
 class ResultOut(SetResult):
-    """A result, as the exam manager holds it."""
+    """A result, as the exam manager holds it: a `SetResult` with its task, id and time."""
 
     task_id: UUID
     id: UUID

@@ -61,6 +61,7 @@ from pydantic_core import from_json, to_json
 from requests.adapters import HTTPAdapter
 from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
 if TYPE_CHECKING:
     from exam_models import AcquisitionTaskOut, MRISequenceOut, ResultOut, SetResult
@@ -96,8 +97,11 @@ __all__ = [
 _EXAM_MANAGER = os.environ.get("EXAM_MANAGER_URL") or "http://exam-manager:8000"
 
 TASK_URI = f"{_EXAM_MANAGER.rstrip('/')}/api/v1/exam/task"
+"""Where the tasks are: ``http://exam-manager:8000/api/v1/exam/task``, or as set."""
 RESULT_URI = f"{_EXAM_MANAGER.rstrip('/')}/api/v1/exam/result"
+"""Where the results are: ``http://exam-manager:8000/api/v1/exam/result``, or as set."""
 SEQUENCE_URI = f"{_EXAM_MANAGER.rstrip('/')}/api/v1/exam/sequence"
+"""Where the sequences are: ``http://exam-manager:8000/api/v1/exam/sequence``, or as set."""
 
 _CONNECT_SECONDS = 3.0
 _WAIT_SECONDS = 6.0  # The exam manager may spend 5 s on the token before it answers.
@@ -543,7 +547,7 @@ class _Response(http.client.HTTPResponse):
         self.fp = io.BufferedReader(_Reader(sock, self.fp.detach()))
 
 
-class _Connection(urllib3.connection.HTTPConnection):
+class _Connection(HTTPConnection):
     response_class = _Response
 
     def send(self, data: Any) -> None:
@@ -552,7 +556,7 @@ class _Connection(urllib3.connection.HTTPConnection):
         super().send(data)
 
 
-class _TLSConnection(_Connection, urllib3.connection.HTTPSConnection):
+class _TLSConnection(_Connection, HTTPSConnection):
     pass
 
 

@@ -28,3 +28,11 @@ def tests(session: nox.Session, versions: list[str]) -> None:
     """Run the tests."""
     session.install("--editable", ".[test]", *versions)
     session.run("pytest", *session.posargs)
+
+
+@nox.session(python=["3.13", "3.12"])
+def mutants(session: nox.Session) -> None:
+    """Mutate the module; Python 3.11 crashes under what mutmut does to it."""
+    session.install("--editable", ".[test]", "mutmut>=3.8")
+    session.run("mutmut", "run", "--max-children", "2")
+    session.run("mutmut", "results")
