@@ -423,7 +423,7 @@ def _exchange(session: requests.Session, request: requests.PreparedRequest) -> t
 
 def _cause(error: BaseException) -> BaseException:
     """Unwrap what requests and urllib3 raise for an error of the connection."""
-    inner = getattr(error, "reason", None) or error.__cause__ or (error.args and error.args[-1])
+    inner = error.__cause__ or (error.args and error.args[-1])
     return _cause(inner) if isinstance(inner, BaseException) else error
 
 
@@ -482,7 +482,7 @@ def _record(method: str, answer: bytes, model: type[_Model]) -> _Model:
 
 
 def _problems(error: ValidationError) -> str:
-    return _fields((problem["loc"], problem["msg"]) for problem in error.errors(include_url=False))
+    return _fields((problem["loc"], problem["msg"]) for problem in error.errors())
 
 
 def _fields(problems: Iterable[tuple[Sequence[str | int], str]]) -> str:
@@ -566,10 +566,10 @@ class _Idle:
     def __init__(self, maxsize: int) -> None:
         self._connections: list[Any] = []
 
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+    def put(self, item: Any, block: bool = False) -> None:
         self._connections.append(item)
 
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+    def get(self, block: bool, timeout: float | None) -> Any:
         try:
             return self._connections.pop()
         except IndexError:
