@@ -569,7 +569,7 @@ class _Idle:
     def put(self, item: Any, block: bool = False) -> None:
         self._connections.append(item)
 
-    def get(self, block: bool, timeout: float | None) -> Any:
+    def get(self, block: bool, timeout: float | None = None) -> Any:
         try:
             return self._connections.pop()
         except IndexError:
