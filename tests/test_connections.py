@@ -339,17 +339,18 @@ def secure(authority: trustme.CA, aim: Callable[[str], None]) -> Iterator[Server
         yield server
 
 
-@each(CALLS)
-def test_an_https_service_is_verified_with_requests_ca_bundle(
-    secure: Server,
-    authority: trustme.CA,
-    call: Call,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trust the authority."""
     bundle = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(bundle))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+
+
+@each(CALLS)
+def test_an_https_service_is_verified_with_requests_ca_bundle(
+    secure: Server, trusted: None, call: Call
+) -> None:
     call()
     call()
     assert len(secure.requests) == 2
@@ -357,33 +358,22 @@ def test_an_https_service_is_verified_with_requests_ca_bundle(
 
 
 @each(CALLS)
-@pytest.mark.parametrize("bundle", [None, "/nowhere/ca.pem"])
+@pytest.mark.parametrize("bundle", ["", "/nowhere/ca.pem"])
 def test_a_certificate_that_is_not_trusted_is_a_503_and_nothing_is_sent(
     secure: Server,
     call: Call,
-    bundle: str | None,
+    bundle: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    if bundle:
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", bundle)
-    else:
-        monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", bundle)
     call.fails(caplog, 503)
     assert not secure.requests
 
 
 def test_a_certificate_for_another_name_is_a_503(
-    secure: Server,
-    authority: trustme.CA,
-    aim: Callable[[str], None],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    secure: Server, trusted: None, aim: Callable[[str], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    bundle = tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(str(bundle))
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
     aim(f"https://127.0.0.1:{secure.url.rpartition(':')[2]}")
     detail = GET_TASK.fails(caplog, 503)
     assert detail.endswith("no connection to the exam manager (SSLCertVerificationError)")
@@ -391,21 +381,16 @@ def test_a_certificate_for_another_name_is_a_503(
 
 def test_the_limits_of_time_hold_for_https_as_well(
     secure: Server,
-    authority: trustme.CA,
+    trusted: None,
     short: None,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    bundle = tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(str(bundle))
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
-    monkeypatch.setattr(exam_requests, "_CONNECT_SECONDS", 3.0)
-
     def drip(connection: socket.socket, _: bytes) -> None:
         for byte in answer(200, task()):
             time.sleep(0.05)
             connection.sendall(bytes([byte]))
 
+    monkeypatch.setattr(exam_requests, "_CONNECT_SECONDS", 3.0)
     monkeypatch.setattr(secure, "_answer", drip)
     GET_TASK.fails(caplog, 504)
