@@ -36,8 +36,8 @@ The calls block: in an ``async def`` handler, use ``run_in_threadpool``.
 
 The address is ``http://exam-manager:8000`` or, if it is set when this module is
 imported, the environment variable ``EXAM_MANAGER_URL``. For https,
-``REQUESTS_CA_BUNDLE`` names the certificates to trust. No other variable, proxy
-or netrc entry is used.
+``REQUESTS_CA_BUNDLE`` names the certificates to trust. No proxy variable and no
+netrc entry is used.
 """
 
 import http.client
@@ -47,6 +47,7 @@ import os
 import queue
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -59,7 +60,6 @@ from fastapi import HTTPException
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json, to_json
 from requests.adapters import HTTPAdapter
-from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
@@ -94,19 +94,22 @@ __all__ = [
     "set_task",
 ]
 
-_EXAM_MANAGER = os.environ.get("EXAM_MANAGER_URL") or "http://exam-manager:8000"
+_EXAM_MANAGER = (
+    os.environ.get("EXAM_MANAGER_URL", "").strip().rstrip("/") or "http://exam-manager:8000"
+)
 
-TASK_URI = f"{_EXAM_MANAGER.rstrip('/')}/api/v1/exam/task"
+TASK_URI = f"{_EXAM_MANAGER}/api/v1/exam/task"
 """Where the tasks are: ``http://exam-manager:8000/api/v1/exam/task``, or as set."""
-RESULT_URI = f"{_EXAM_MANAGER.rstrip('/')}/api/v1/exam/result"
+RESULT_URI = f"{_EXAM_MANAGER}/api/v1/exam/result"
 """Where the results are: ``http://exam-manager:8000/api/v1/exam/result``, or as set."""
-SEQUENCE_URI = f"{_EXAM_MANAGER.rstrip('/')}/api/v1/exam/sequence"
+SEQUENCE_URI = f"{_EXAM_MANAGER}/api/v1/exam/sequence"
 """Where the sequences are: ``http://exam-manager:8000/api/v1/exam/sequence``, or as set."""
 
 _CONNECT_SECONDS = 3.0
 _WAIT_SECONDS = 6.0  # The exam manager may spend 5 s on the token before it answers.
-_CALL_SECONDS = 9.5  # The rest of the 10 s is for reading the JSON of a large sequence.
-_BODY_BYTES = 256 * 2**20
+_CALL_SECONDS = 9.5  # The rest of the 10 s is for reading the JSON.
+_SEQUENCE_BYTES = 96 * 2**20
+_RECORD_BYTES = 8 * 2**20
 
 _logger = logging.getLogger(__name__)
 
@@ -297,12 +300,14 @@ def _call(
 ) -> _Model:
     """Carry out one call; `url` lacks the id, which is its last part."""
     started = time.monotonic()
+    _clock.deadline = started + _CALL_SECONDS
     answered: int | str = "no answer"
     try:
         authorization = _authorization(token)
         url += _segment(record_id)
         body = _body(payload, _PAYLOAD_MODEL[noun]) if method == "PUT" else None
-        answered, answer = _send(_request(method, url, authorization, body))
+        limit = _SEQUENCE_BYTES if noun == "sequence" else _RECORD_BYTES
+        answered, answer = _send(_request(method, url, authorization, body), limit)
         if answered != _DOCUMENTED_STATUS[method]:
             raise _refusal(method, answered, answer, token)
         return _record(method, answer, model)
@@ -322,13 +327,13 @@ def _call(
 def _authorization(token: str) -> str:
     if not isinstance(token, str) or not _B64TOKEN.fullmatch(token):
         raise _CallError(401, "the access token is not a bearer token")
-    return f"Bearer {token}"
+    return "".join(("Bearer ", token))  # A subclass of `str` may format itself otherwise.
 
 
 def _segment(record_id: str) -> str:
     # Ids come in messages of devices; `DELETE /result/../<uuid>` would delete an exam.
     try:
-        segment = quote(str(record_id), safe="")
+        segment = quote(record_id if isinstance(record_id, str) else str(record_id), safe="")
     except UnicodeEncodeError:
         segment = ""
     if segment in {"", ".", ".."}:
@@ -338,16 +343,17 @@ def _segment(record_id: str) -> str:
 
 def _body(payload: BaseModel | None, model: type[BaseModel]) -> bytes:
     """Write a payload, checked again: its fields may have been assigned anything."""
-    if not isinstance(payload, model):
-        raise _CallError(422, f"the payload is not of type {model.__name__}")
     try:
+        if not isinstance(payload, model):
+            raise _CallError(422, f"the payload is not of type {model.__name__}")
         values = payload.model_dump(by_alias=True, warnings=False)
         return _json(type(payload).model_validate(values))
+    except _CallError:
+        raise
     except ValidationError as error:
         raise _CallError(422, _problems(error)) from None
     except Exception:  # An object that JSON cannot hold may raise anything when it is read.
-        field = next((name for name, _ in payload if not _is_json(payload, name)), "payload")
-        raise _CallError(422, f"{field}: JSON cannot hold the value") from None
+        raise _CallError(422, f"{_unsendable(payload)}: JSON cannot hold the value") from None
 
 
 def _json(payload: BaseModel, include: set[str] | None = None) -> bytes:
@@ -359,11 +365,15 @@ def _json(payload: BaseModel, include: set[str] | None = None) -> bytes:
     return text
 
 
-def _is_json(payload: BaseModel, field: str) -> bool:
+def _unsendable(payload: Any) -> str:
+    """Name the first field that cannot be written."""
+    name = "payload"
     try:
-        return bool(_json(payload, {field}))
+        for name, _ in payload:
+            _json(payload, {name})
     except Exception:
-        return False
+        return name
+    return "payload"
 
 
 def _request(
@@ -381,27 +391,28 @@ def _request(
     return request
 
 
-def _send(request: requests.PreparedRequest) -> tuple[int, bytes]:
+def _send(request: requests.PreparedRequest, limit: int) -> tuple[int, bytes]:
     """Send a request, a second time only where that is safe; return status and body."""
-    _clock.deadline = time.monotonic() + _CALL_SECONDS
     _clock.answered = False
     try:
         if request.method in _REPEATABLE:
             try:
-                return _exchange(_session, request)
+                return _exchange(_session, request, limit)
             except requests.ConnectionError as error:
-                if _clock.answered or isinstance(_cause(error), _TIMEOUTS):
+                if _clock.answered or not isinstance(_cause(error), _DROPPED):
                     raise
         # On a connection of its own: the exam manager closes one that was idle for 5 s,
         # and a request that meets this moment fails, or was carried out unanswered.
         request.headers["Connection"] = "close"
         with _Session() as session:
-            return _exchange(session, request)
+            return _exchange(session, request, limit)
     except (OSError, ValueError, urllib3.exceptions.HTTPError) as error:
-        raise _unanswered(error) from None
+        raise _unanswered(_cause(error)) from None
 
 
-def _exchange(session: requests.Session, request: requests.PreparedRequest) -> tuple[int, bytes]:
+def _exchange(
+    session: requests.Session, request: requests.PreparedRequest, limit: int
+) -> tuple[int, bytes]:
     with session.send(
         request,
         stream=True,
@@ -411,12 +422,14 @@ def _exchange(session: requests.Session, request: requests.PreparedRequest) -> t
     ) as response:
         if not response.headers.get("Content-Length", "0").isdecimal():
             raise _CallError(502, "the answer's Content-Length is not a number")
+        if "," in response.headers.get("Content-Encoding", ""):  # costs minutes to decode
+            raise _CallError(502, "the answer is encoded more than once")
         pieces = []
         size = 0
         for piece in response.iter_content(2**20):
             pieces.append(piece)
             size += len(piece)
-            if size > _BODY_BYTES:
+            if size > (limit if response.ok else _RECORD_BYTES):
                 raise _CallError(502, "the answer is too large")
         return response.status_code, b"".join(pieces)
 
@@ -427,16 +440,15 @@ def _cause(error: BaseException) -> BaseException:
     return _cause(inner) if isinstance(inner, BaseException) else error
 
 
+_DROPPED = (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 _TIMEOUTS = (TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError)
-_BAD_ADDRESS = (requests.exceptions.InvalidURL, urllib3.exceptions.LocationValueError)
 
 
-def _unanswered(error: Exception) -> _CallError:
-    cause = _cause(error)
+def _unanswered(cause: BaseException) -> _CallError:
     name = type(cause).__name__
     if isinstance(cause, _TIMEOUTS):
         return _CallError(504, f"the exam manager took too long ({name})")
-    if isinstance(cause, OSError) or isinstance(error, _BAD_ADDRESS):
+    if isinstance(cause, OSError) or not _clock.answered:
         return _CallError(503, f"no connection to the exam manager ({name})")
     return _CallError(502, f"the exam manager's answer is not valid HTTP ({name})")
 
@@ -482,11 +494,24 @@ def _record(method: str, answer: bytes, model: type[_Model]) -> _Model:
 
 
 def _problems(error: ValidationError) -> str:
-    return _fields((problem["loc"], problem["msg"]) for problem in error.errors())
+    """Name the fields that are wrong, without what pydantic quotes of their values."""
+    if error.error_count() > 100:
+        return f"{error.error_count()} fields are wrong"
+    problems = []
+    for problem in error.errors():
+        loc, message = problem["loc"], problem["msg"]
+        if loc[-1:] == ("[key]",):  # The part before is the key itself.
+            loc = loc[:-2]
+        if problem["type"] != "enum":  # In others, what follows a comma may be the value.
+            message = message.partition(",")[0]
+        problems.append((loc, message))
+    return _fields(problems)
 
 
 def _fields(problems: Iterable[tuple[Sequence[str | int], str]]) -> str:
-    return "; ".join(f"{'.'.join(map(str, loc))}: {message}" for loc, message in problems)
+    return "; ".join(
+        ": ".join([*filter(None, [".".join(map(str, loc))]), message]) for loc, message in problems
+    )
 
 
 def _detail(what: str, why: str) -> str:
@@ -546,6 +571,12 @@ class _Response(http.client.HTTPResponse):
         super().__init__(sock, *args, **kwargs)
         self.fp = io.BufferedReader(_Reader(sock, self.fp.detach()))
 
+    def begin(self) -> None:
+        super().begin()
+        if self.msg.defects or self.msg.get_payload():  # urllib3 would log what they hold.
+            raise http.client.HTTPException
+        del self.msg["Set-Cookie"], self.msg["Set-Cookie2"]
+
 
 class _Connection(HTTPConnection):
     response_class = _Response
@@ -586,18 +617,12 @@ class _TLSPool(urllib3.HTTPSConnectionPool):
     QueueCls: Any = _Idle
 
 
-class _NoCookies(RequestsCookieJar):
-    def extract_cookies(self, response: Any, request: Any) -> None:
-        pass
-
-
 class _Session(requests.Session):
-    """A session that keeps no cookie, follows no redirect, and sends only what it is given."""
+    """A session that follows no redirect and sends only what it is given."""
 
     def __init__(self) -> None:
         super().__init__()
         self.trust_env = False
-        self.cookies = _NoCookies()
         self.renew()
 
     def renew(self) -> None:

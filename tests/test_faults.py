@@ -154,7 +154,8 @@ def test_a_fault_has_its_row_in_the_policy(
     behaviour, statuses = FAULTS[fault]
     if 504 in statuses:
         request.getfixturevalue("short")
-    monkeypatch.setattr(exam_requests, "_BODY_BYTES", 2**22)
+    monkeypatch.setattr(exam_requests, "_RECORD_BYTES", 2**22)
+    monkeypatch.setattr(exam_requests, "_SEQUENCE_BYTES", 2**22)
     server = serve(behaviour)
     started = time.monotonic()
     call.fails(caplog, *statuses)
