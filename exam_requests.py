@@ -29,8 +29,8 @@ an existing id.``); a 401 has ``WWW-Authenticate: Bearer``. No token and no valu
 of a payload or an answer stands in a detail, a log record or a traceback; what
 the exam manager says of a refusal is passed on, less the token.
 
-``GET`` and ``PUT`` are sent a second time if no byte of an answer came to the
-first, ``POST`` and ``DELETE`` never are.
+``GET`` and ``PUT`` are sent a second time if the connection was dropped before a
+byte of an answer came; ``POST`` and ``DELETE`` never are.
 
 The calls block: in an ``async def`` handler, use ``run_in_threadpool``.
 
@@ -57,14 +57,19 @@ from urllib.parse import quote
 import requests
 import urllib3
 from fastapi import HTTPException
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 if TYPE_CHECKING:
-    from exam_models import AcquisitionTaskOut, MRISequenceOut, ResultOut, SetResult
+    from exam_models import (  # type: ignore[import-not-found, unused-ignore]
+        AcquisitionTaskOut,
+        MRISequenceOut,
+        ResultOut,
+        SetResult,
+    )
 else:
     try:
         from scanhub_libraries.models import (
@@ -99,11 +104,11 @@ _EXAM_MANAGER = (
 )
 
 TASK_URI = f"{_EXAM_MANAGER}/api/v1/exam/task"
-"""Where the tasks are: ``http://exam-manager:8000/api/v1/exam/task``, or as set."""
+"""Address of the tasks, ``http://exam-manager:8000/api/v1/exam/task`` if it is not set."""
 RESULT_URI = f"{_EXAM_MANAGER}/api/v1/exam/result"
-"""Where the results are: ``http://exam-manager:8000/api/v1/exam/result``, or as set."""
+"""Address of the results, ``http://exam-manager:8000/api/v1/exam/result`` if it is not set."""
 SEQUENCE_URI = f"{_EXAM_MANAGER}/api/v1/exam/sequence"
-"""Where the sequences are: ``http://exam-manager:8000/api/v1/exam/sequence``, or as set."""
+"""Address of the sequences, ``http://exam-manager:8000/api/v1/exam/sequence`` if it is not set."""
 
 _CONNECT_SECONDS = 3.0
 _WAIT_SECONDS = 6.0  # The exam manager may spend 5 s on the token before it answers.
@@ -342,7 +347,7 @@ def _segment(record_id: str) -> str:
 
 
 def _body(payload: BaseModel | None, model: type[BaseModel]) -> bytes:
-    """Write a payload, checked again: its fields may have been assigned anything."""
+    """Write a payload, checked again, nested models too: a handler may assign anything."""
     try:
         if not isinstance(payload, model):
             raise _CallError(422, f"the payload is not of type {model.__name__}")
@@ -401,8 +406,8 @@ def _send(request: requests.PreparedRequest, limit: int) -> tuple[int, bytes]:
             except requests.ConnectionError as error:
                 if _clock.answered or not isinstance(_cause(error), _DROPPED):
                     raise
-        # On a connection of its own: the exam manager closes one that was idle for 5 s,
-        # and a request that meets this moment fails, or was carried out unanswered.
+        # On a connection of its own, be it the first try of a POST or the second of a GET: the
+        # exam manager closes one that was idle for 5 s, and what is sent at that moment fails.
         request.headers["Connection"] = "close"
         with _Session() as session:
             return _exchange(session, request, limit)
@@ -435,7 +440,7 @@ def _exchange(
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Unwrap what requests and urllib3 raise for an error of the connection."""
+    """Unwrap an error: requests and urllib3 hold the one that they wrap as their last argument."""
     inner = error.__cause__ or (error.args and error.args[-1])
     return _cause(inner) if isinstance(inner, BaseException) else error
 
@@ -477,15 +482,20 @@ def _refusal(method: str, status: int, answer: bytes, token: str) -> _CallError:
     return _CallError(status, detail.replace(token, "..."))
 
 
+_JSON: TypeAdapter[Any] = TypeAdapter(JsonValue, config=ConfigDict(allow_inf_nan=False))
+
+
 def _record(method: str, answer: bytes, model: type[_Model]) -> _Model:
     """Read the answer of an exam manager that did."""
     try:
-        data = from_json(answer or b"{}", allow_inf_nan=False)
+        data = from_json(answer or b"{}", allow_inf_nan=False)  # A 204 has no body.
         # `AcquisitionTaskOut` as ScanHub defines it takes a DAG task, too.
         if model is AcquisitionTaskOut and isinstance(data, dict):
             if data.get("task_type", "ACQUISITION") != "ACQUISITION":
                 raise _CallError(400 if method == "GET" else 502, "it is not an acquisition task")
-        return model.model_validate(data)
+        record = model.model_validate(data)
+        _JSON.validate_python(data)  # No 1e999, also where the model takes anything.
+        return record
     except ValidationError as error:
         why = f"the exam manager's answer is not a valid {model.__name__}: {_problems(error)}"
         raise _CallError(502, why) from None
@@ -509,13 +519,12 @@ def _problems(error: ValidationError) -> str:
 
 
 def _fields(problems: Iterable[tuple[Sequence[str | int], str]]) -> str:
-    return "; ".join(
-        ": ".join([*filter(None, [".".join(map(str, loc))]), message]) for loc, message in problems
-    )
+    lines = (f"{'.'.join(map(str, loc))}: {message}" for loc, message in problems)
+    return "; ".join(line.removeprefix(": ") for line in lines)
 
 
 def _detail(what: str, why: str) -> str:
-    """Say what failed and why, in a line, and once where the one says the other."""
+    """Say what failed and why, in a line, but nothing twice: `Task not found` says `Not Found`."""
     line = "".join(character if character.isprintable() else " " for character in why[:300])
     why = " ".join(line.split())
     said, added = ({*text.casefold().rstrip(".").split()} for text in (what, why))

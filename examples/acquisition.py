@@ -185,17 +185,16 @@ def parse() -> argparse.Namespace:
         epilog="The task is changed: it is finished, and has one more result.",
     )
     parser.add_argument(
-        "--url",
-        default=os.environ.get("EXAM_MANAGER_URL"),
-        help="another exam manager (default: the environment variable EXAM_MANAGER_URL)",
+        "--url", help="another exam manager (default: the environment variable EXAM_MANAGER_URL)"
     )
     parser.add_argument("--token", help="access token of one of its users")
     parser.add_argument("--task-id", help="acquisition task to carry out")
     parser.add_argument("--dag-task-id", help="task that is not an acquisition task")
     options = parser.parse_args()
-    given = [bool(option) for option in (options.url, options.token, options.task_id)]
-    if any([*given, options.dag_task_id]) and not all(given):
-        parser.error("--url (or EXAM_MANAGER_URL), --token and --task-id go together")
+    if any(vars(options).values()):
+        options.url = options.url or os.environ.get("EXAM_MANAGER_URL")
+        if not (options.url and options.token and options.task_id):
+            parser.error("--url (or EXAM_MANAGER_URL), --token and --task-id go together")
     return options
 
 
@@ -214,7 +213,7 @@ def main() -> int:
             meet_errors(given, result_id, own, stack.close)
         except HTTPException as error:
             remark(f"{error.status_code} {error.detail}", "yellow")
-            check("the acquisition is carried out", False)
+            check("the acquisition was refused", False)
     console.print()
     if wrong:
         console.print("Not as it should be: " + "; ".join(wrong), style="bold red", markup=False)

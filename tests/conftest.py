@@ -1,13 +1,17 @@
 """What several files of tests share."""
 
 import copy
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
 
 import exam_manager as example
-import exam_requests
+
+os.environ.pop("EXAM_MANAGER_URL", None)  # The tests have exam managers of their own.
+
+import exam_requests  # noqa: E402
 from sockets import Answer, Server
 
 

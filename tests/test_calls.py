@@ -240,6 +240,21 @@ def test_a_number_beyond_a_float_is_a_502(
     assert "acquisition_parameter.fov_scaling.x: Input should be a finite number" in detail
 
 
+def test_a_number_beyond_a_float_in_the_meta_data_is_a_502(
+    mock: responses.RequestsMock, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = json.dumps({**SET_RESULT.answer, "meta": {"x": 0}}).replace("0}", "1e999}")
+    expect(mock, SET_RESULT, 200, body=body)
+    assert "Input should be a finite number" in SET_RESULT.fails(caplog, 502)
+
+
+def test_very_many_wrong_fields_are_counted(
+    mock: responses.RequestsMock, caplog: pytest.LogCaptureFixture
+) -> None:
+    expect(mock, GET_TASK, 200, json=task(results=[1] * 50_000))
+    assert GET_TASK.fails(caplog, 502).endswith("AcquisitionTaskOut: 50000 fields are wrong")
+
+
 # What a detail says.
 
 
@@ -360,3 +375,4 @@ def test_a_mocked_failure_of_the_network_is_a_503_or_504(
 ) -> None:
     mock.add(call.method, call.url(), body=error)
     call.fails(caplog, status)
+    assert len(mock.calls) == 1

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from pydantic import field_serializer
 
 import exam_requests
 from calls import (
@@ -16,10 +17,13 @@ from calls import (
     GET_SEQUENCE,
     GET_TASK,
     PUTS,
+    SET_RESULT,
     SET_TASK,
+    TOKEN,
     Call,
     called,
     each,
+    result_payload,
     task,
     task_payload,
 )
@@ -122,6 +126,20 @@ FAULTS: dict[str, tuple[Answer, set[int]]] = {
         sends(HEAD[:-2] + b"Content-Encoding: deflate\r\n\r\n", BODY),
         {502},
     ),
+    "encoded twice": (
+        sends(HEAD[:-2] + b"Content-Encoding: gzip, gzip\r\n\r\n", gzip.compress(BODY)),
+        {502},
+    ),
+    "encoded twice, in two headers": (
+        sends(HEAD[:-2] + b"Content-Encoding: gzip\r\n" * 2 + b"\r\n", gzip.compress(BODY)),
+        {502},
+    ),
+    # Bad heads, which urllib3 logs with what they hold.
+    "a header without a colon": (sends(HEAD[:-2] + TOKEN.encode() + b"\r\n\r\n", BODY), {502}),
+    "a header with a blank": (
+        sends(HEAD[:-2] + b"X : " + TOKEN.encode() + b"\r\n\r\n", BODY),
+        {502},
+    ),
     # Too much.
     "an endless body": (floods(b"HTTP/1.1 200 OK\r\n\r\n", b"7" * 2**16), {502}),
     "an endless chunked body": (floods(CHUNKED, b"400\r\n" + b"7" * 1024 + b"\r\n"), {502}),
@@ -187,7 +205,7 @@ def test_an_unknown_host_is_a_503(
 
 @each(CALLS)
 @pytest.mark.parametrize(
-    "url", ["exam-manager:8000", "ftp://exam-manager", "http://", "http://h:port"]
+    "url", ["exam-manager:8000", "ftp://exam-manager", "http://", "http://h:port", "http://[::1"]
 )
 def test_an_address_that_is_none_is_a_503(
     aim: Callable[[str], None], call: Call, url: str, caplog: pytest.LogCaptureFixture
@@ -304,3 +322,37 @@ def test_a_sequence_of_many_pieces_is_whole(serve: Serve) -> None:
     lines = "".join(f"{number} 0.25 -1\n" for number in range(200_000))
     serve(sends(answer(200, {**GET_SEQUENCE.answer, "seq_file": lines}), then=quiet))
     assert GET_SEQUENCE().seq_file == lines
+
+
+def test_a_cookie_that_the_cookie_jar_cannot_read_costs_nothing(serve: Serve) -> None:
+    cookie = f"Set-Cookie: a=b; max-age={'9' * 5000}"
+    serve(sends(answer(200, task(), cookie), then=quiet))
+    assert GET_TASK().model_dump(mode="json") == GET_TASK.answer
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_a_record_has_a_smaller_bound_than_a_sequence(
+    serve: Serve, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    large = {**GET_SEQUENCE.answer, **task(), "detail": "7" * 2**23}
+    serve(sends(answer(status, large)))
+    assert GET_TASK.fails(caplog, 502) == "Error getting task: the answer is too large"
+    if status == 200:
+        assert GET_SEQUENCE().name
+    else:
+        GET_SEQUENCE.fails(caplog, 502)
+
+
+def test_time_that_is_spent_on_a_payload_counts(
+    serve: Serve, short: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Slow(exam_requests.SetResult):
+        @field_serializer("directory")
+        def wait(self, value: str) -> str:
+            time.sleep(0.15)
+            return value
+
+    server = serve(sends())
+    payload = Slow.model_validate(result_payload().model_dump())
+    SET_RESULT.fails(caplog, 504, payload=payload)
+    assert not server.requests

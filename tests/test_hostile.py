@@ -4,7 +4,9 @@ import json
 import math
 import socket
 from collections.abc import Callable, Iterator
+from enum import Enum
 from typing import Any
+from unittest.mock import Mock
 from urllib.parse import unquote
 from uuid import UUID
 
@@ -12,9 +14,12 @@ import pytest
 from fastapi import HTTPException
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from pydantic import field_validator
 
+import exam_requests
 from calls import (
     CALLS,
+    GET_TASK,
     PAYLOAD_VALUE,
     PUTS,
     SET_RESULT,
@@ -302,6 +307,56 @@ def test_a_value_that_means_the_same_is_taken(server: Server) -> None:
     SET_TASK(payload=payload)
     sent = json.loads(server.requests.pop().partition(b"\r\n\r\n")[2])
     assert (sent["status"], sent["progress"], sent["device_id"]) == ("FINISHED", 100, TASK_ID)
+
+
+def test_a_payload_that_cannot_be_read_is_a_422(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Unreadable(exam_requests.SetResult):
+        def __iter__(self) -> Any:
+            raise RuntimeError(PAYLOAD_VALUE)
+
+    unreadable = Unreadable.model_construct(type="MRD", directory="/d", meta={"x": math.nan})
+    blank = exam_requests.SetResult.__new__(exam_requests.SetResult)
+    for payload in (unreadable, blank, Mock(spec=exam_requests.SetResult)):
+        detail = SET_RESULT.fails(caplog, 422, payload=payload)
+        assert detail == "Error updating result: payload: JSON cannot hold the value"
+    assert not server.requests
+
+
+@pytest.mark.parametrize("key", [(PAYLOAD_VALUE,), PAYLOAD_VALUE.encode() + b"\xff", 19700101])
+def test_a_key_that_is_no_text_is_not_quoted(
+    server: Server, key: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    payload = result_payload()
+    payload.meta = {key: 1}
+    detail = SET_RESULT.fails(caplog, 422, payload=payload)
+    assert detail == "Error updating result: meta: Input should be a valid string"
+    assert not server.requests
+
+
+def test_what_a_validator_says_of_a_value_is_not_quoted(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Strict(exam_requests.SetResult):
+        @field_validator("directory")
+        @classmethod
+        def refuse(cls, value: str) -> str:
+            raise ValueError(value)
+
+    payload = Strict.model_construct(**result_payload().model_dump())
+    detail = SET_RESULT.fails(caplog, 422, payload=payload)
+    assert detail == "Error updating result: directory: Value error"
+
+
+def test_a_subclass_of_str_is_sent_as_the_text_that_it_is(server: Server) -> None:
+    class Text(str, Enum):
+        ABC = "abc"
+
+    GET_TASK(Text.ABC, token=Text.ABC)
+    ((line, *headers),) = heads(server)
+    assert line == "GET /api/v1/exam/task/abc HTTP/1.1"
+    assert "Authorization: Bearer abc" in headers
 
 
 def outcome(call: Call) -> Any:
