@@ -124,9 +124,9 @@ def get_task(task_id: str, user_access_token: str) -> AcquisitionTaskOut:
 
     Parameters
     ----------
-    task_id
+    task_id : str
         Id of the task, a UUID.
-    user_access_token
+    user_access_token : str
         Bearer token of the user.
 
     Returns
@@ -150,13 +150,13 @@ def set_task(
 
     Parameters
     ----------
-    task_id
+    task_id : str
         Id of the task, a UUID.
-    payload
+    payload : AcquisitionTaskOut
         The whole task: the exam manager resets a field that is left out to its
         default, and ignores those that are its own (``id``, ``creator``,
         ``results``, ...).
-    user_access_token
+    user_access_token : str
         Bearer token of the user.
 
     Returns
@@ -180,9 +180,9 @@ def get_sequence(sequence_id: str, user_access_token: str) -> MRISequenceOut:
 
     Parameters
     ----------
-    sequence_id
+    sequence_id : str
         Id of the sequence, 24 hexadecimal digits.
-    user_access_token
+    user_access_token : str
         Bearer token of the user.
 
     Returns
@@ -206,9 +206,9 @@ def create_blank_result(task_id: str, user_access_token: str) -> ResultOut:
 
     Parameters
     ----------
-    task_id
+    task_id : str
         Id of the task that the result is of, a UUID.
-    user_access_token
+    user_access_token : str
         Bearer token of the user.
 
     Returns
@@ -231,9 +231,9 @@ def delete_blank_result(result_id: str, user_access_token: str) -> None:
 
     Parameters
     ----------
-    result_id
+    result_id : str
         Id of the result, a UUID.
-    user_access_token
+    user_access_token : str
         Bearer token of the user.
 
     Raises
@@ -249,11 +249,11 @@ def set_result(result_id: str, payload: SetResult, user_access_token: str) -> Re
 
     Parameters
     ----------
-    result_id
+    result_id : str
         Id of the result, a UUID.
-    payload
+    payload : SetResult
         Type, directory, files and meta data.
-    user_access_token
+    user_access_token : str
         Bearer token of the user.
 
     Returns
