@@ -584,7 +584,7 @@ class _Response(http.client.HTTPResponse):
         super().begin()
         if self.msg.defects or self.msg.get_payload():  # urllib3 would log what they hold.
             raise http.client.HTTPException
-        del self.msg["Set-Cookie"], self.msg["Set-Cookie2"]
+        del self.msg["Set-Cookie"]
 
 
 class _Connection(HTTPConnection):

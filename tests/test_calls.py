@@ -251,8 +251,22 @@ def test_a_number_beyond_a_float_in_the_meta_data_is_a_502(
 def test_very_many_wrong_fields_are_counted(
     mock: responses.RequestsMock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    expect(mock, GET_TASK, 200, json=task(results=[1] * 50_000))
-    assert GET_TASK.fails(caplog, 502).endswith("AcquisitionTaskOut: 50000 fields are wrong")
+    expect(mock, GET_TASK, 200, json=task(results=[1] * 101))
+    assert GET_TASK.fails(caplog, 502).endswith("AcquisitionTaskOut: 101 fields are wrong")
+
+
+def test_a_hundred_wrong_fields_are_named(
+    mock: responses.RequestsMock, caplog: pytest.LogCaptureFixture
+) -> None:
+    expect(mock, GET_TASK, 200, json=task(results=[1] * 100))
+    assert "results.0: Input should be a valid dictionary" in GET_TASK.fails(caplog, 502)
+
+
+def test_a_problem_of_the_whole_has_no_field(
+    mock: responses.RequestsMock, caplog: pytest.LogCaptureFixture
+) -> None:
+    expect(mock, SET_RESULT, 422, json={"detail": [{"loc": ["body"], "msg": "Field required"}]})
+    assert SET_RESULT.fails(caplog, 422) == "Error updating result: Field required"
 
 
 # What a detail says.

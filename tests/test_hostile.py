@@ -270,6 +270,17 @@ def test_a_field_that_was_assigned_what_it_cannot_be_is_a_422_that_names_it(
     assert not server.requests
 
 
+def test_the_values_that_a_field_may_have_are_named(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    payload = result_payload()
+    payload.type = "LOST"  # type: ignore[assignment]
+    detail = SET_RESULT.fails(caplog, 422, payload=payload)
+    assert detail.endswith(
+        "type: Input should be 'DICOM', 'MRD', 'NUMPY', 'CALIBRATION' or 'NOT_SET'"
+    )
+
+
 @pytest.mark.parametrize("x", [math.nan, math.inf, "abc", None])
 def test_a_nested_field_is_checked_as_well(
     server: Server, x: Any, caplog: pytest.LogCaptureFixture
