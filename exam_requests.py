@@ -60,6 +60,7 @@ from fastapi import HTTPException
 from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 from requests.adapters import HTTPAdapter
+from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
@@ -584,7 +585,7 @@ class _Response(http.client.HTTPResponse):
         super().begin()
         if self.msg.defects or self.msg.get_payload():  # urllib3 would log what they hold.
             raise http.client.HTTPException
-        del self.msg["Set-Cookie"]
+        del self.msg["Set-Cookie"]  # requests would read it for each response.
 
 
 class _Connection(HTTPConnection):
@@ -626,12 +627,20 @@ class _TLSPool(urllib3.HTTPSConnectionPool):
     QueueCls: Any = _Idle
 
 
+class _NoCookies(RequestsCookieJar):
+    """A jar that takes no cookie, and not the lock for it, which a fork could leave locked."""
+
+    def extract_cookies(self, response: Any, request: Any) -> None:
+        pass
+
+
 class _Session(requests.Session):
-    """A session that follows no redirect and sends only what it is given."""
+    """A session that keeps no cookie, follows no redirect, and sends only what it is given."""
 
     def __init__(self) -> None:
         super().__init__()
         self.trust_env = False
+        self.cookies = _NoCookies()
         self.renew()
 
     def renew(self) -> None:
