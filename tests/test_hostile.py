@@ -14,7 +14,7 @@ import pytest
 from fastapi import HTTPException
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 import exam_requests
 from calls import (
@@ -358,6 +358,19 @@ def test_what_a_validator_says_of_a_value_is_not_quoted(
     payload = Strict.model_construct(**result_payload().model_dump())
     detail = SET_RESULT.fails(caplog, 422, payload=payload)
     assert detail == "Error updating result: directory: Value error"
+
+
+def test_a_payload_whose_fields_are_well_but_not_the_whole_is_a_422(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Whole(exam_requests.SetResult):
+        @model_validator(mode="after")
+        def refuse(self) -> Any:
+            raise RuntimeError(PAYLOAD_VALUE)
+
+    payload = Whole.model_construct(**result_payload().model_dump())
+    detail = SET_RESULT.fails(caplog, 422, payload=payload)
+    assert detail == "Error updating result: payload: JSON cannot hold the value"
 
 
 def test_a_subclass_of_str_is_sent_as_the_text_that_it_is(server: Server) -> None:
