@@ -28,7 +28,7 @@ bench: $(VENV)/bench ## time the calls beside those of other clients
 matrix: $(VENV)/matrix ## run the tests on each Python, with the oldest and the newest dependencies
 	@$(BIN)/nox
 
-mutants: $(VENV)/matrix ## change the module in a thousand ways, and see that a test fails for each
+mutants: $(VENV)/matrix ## change the module in hundreds of ways, and see that a test fails for each
 	@$(BIN)/nox --session mutants
 
 docs: $(VENV)/docs ## make the pages
