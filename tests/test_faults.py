@@ -140,6 +140,14 @@ FAULTS: dict[str, tuple[Answer, set[int]]] = {
         sends(HEAD[:-2] + b"X : " + TOKEN.encode() + b"\r\n\r\n", BODY),
         {502},
     ),
+    "a header that continues none": (
+        sends(HEAD.replace(b"OK\r\n", b"OK\r\n " + TOKEN.encode() + b"\r\n"), BODY),
+        {502},
+    ),
+    "a last header that is none": (
+        sends(HEAD[:-2] + b"From " + TOKEN.encode() + b"\r\n\r\n", BODY),
+        {502},
+    ),
     # Too much.
     "an endless body": (floods(b"HTTP/1.1 200 OK\r\n\r\n", b"7" * 2**16), {502}),
     "an endless chunked body": (floods(CHUNKED, b"400\r\n" + b"7" * 1024 + b"\r\n"), {502}),
