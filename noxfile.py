@@ -30,7 +30,7 @@ def tests(session: nox.Session, versions: list[str]) -> None:
     session.run("pytest", *session.posargs)
 
 
-@nox.session(python="3.13")
+@nox.session(python="3.13", default=False)
 def mutants(session: nox.Session) -> None:
     """Mutate the module; Python 3.11 crashes under what mutmut does to it."""
     session.install("--editable", ".[test]", "mutmut>=3.8")
