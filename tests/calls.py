@@ -116,9 +116,9 @@ class Call:
         """Return the URL that the call is to be sent to."""
         return EXAM_URI + self.path + (self.record_id if record_id is None else record_id)
 
-    def __call__(self, record_id: str | None = None, token: str = TOKEN, payload: Any = ...) -> Any:
+    def __call__(self, record_id: Any = ..., token: str = TOKEN, payload: Any = ...) -> Any:
         """Make the call."""
-        arguments: list[Any] = [self.record_id if record_id is None else record_id]
+        arguments: list[Any] = [self.record_id if record_id is ... else record_id]
         if self.payload:
             arguments.append(self.payload() if payload is ... else payload)
         return getattr(exam_requests, self.function)(*arguments, token)

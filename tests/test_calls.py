@@ -196,7 +196,7 @@ def test_a_task_of_another_type_is_a_502_of_set_task(
 @pytest.mark.parametrize(
     ("body", "why"),
     [
-        ("", "is not a valid"),
+        ("", "is not JSON"),
         ("{}", "Field required"),
         ("[]", "Input should be a valid dictionary"),
         ("null", "Input should be a valid dictionary"),
@@ -246,6 +246,33 @@ def test_a_number_beyond_a_float_in_the_meta_data_is_a_502(
     body = json.dumps({**SET_RESULT.answer, "meta": {"x": 0}}).replace("0}", "1e999}")
     expect(mock, SET_RESULT, 200, body=body)
     assert "Input should be a finite number" in SET_RESULT.fails(caplog, 502)
+
+
+@pytest.mark.parametrize("text", ["", '"[,{', '\\"[,{\\'])
+def test_so_many_values_are_read_and_no_more(
+    mock: responses.RequestsMock,
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    body = json.dumps(task(description=text * 9))
+    marks = sum(map(json.dumps(task()).count, ",[{"))
+    expect(mock, GET_TASK, 200, body=body)
+    monkeypatch.setattr(exam_requests, "_ANSWER_VALUES", marks)
+    assert GET_TASK().description == text * 9
+    monkeypatch.setattr(exam_requests, "_ANSWER_VALUES", marks - 1)
+    assert GET_TASK.fails(caplog, 502) == "Error getting task: the answer is too large"
+
+
+@each(RECORDS)
+@pytest.mark.parametrize("value", ["0", "[]", "{}", "[[[[]]]]", '""', '{"":0}'])
+def test_an_answer_that_would_take_long_to_read_is_a_502(
+    mock: responses.RequestsMock, call: Call, value: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = f'{{"results": [{"0"}{f",{value}" * 200_000}]}}'
+    for status in (call.status, 422):
+        expect(mock, call, status, body=body)
+        assert call.fails(caplog, 502) == f"{call.what}: the answer is too large"
 
 
 def test_very_many_wrong_fields_are_counted(

@@ -234,7 +234,7 @@ def test_a_forked_worker_shares_no_connection_with_its_parent() -> None:
             if not (child := os.fork()):
                 exam_requests.get_task("child", "token")
                 exam_requests.get_task("child", "token")
-                sys.exit()
+                os._exit(0)
             assert os.waitpid(child, 0)[1] == 0
             exam_requests.get_task("after", "token")
         """
@@ -258,10 +258,10 @@ def test_a_fork_amid_the_calls_of_other_threads_does_not_hang_the_child() -> Non
             threads = [threading.Thread(target=call) for _ in range(4)]
             for thread in threads:
                 thread.start()
-            for _ in range(20):
+            for _ in range(150):
                 if not (child := os.fork()):
                     exam_requests.get_task("child", "token")
-                    sys.exit()
+                    os._exit(0)
                 assert os.waitpid(child, 0)[1] == 0
             done.set()
         """

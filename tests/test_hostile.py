@@ -19,6 +19,7 @@ from pydantic import field_validator, model_validator
 import exam_requests
 from calls import (
     CALLS,
+    GET_SEQUENCE,
     GET_TASK,
     PAYLOAD_VALUE,
     PUTS,
@@ -429,6 +430,32 @@ def with_server(serve: Callable[..., Server], call: Call, wire: bytes) -> None:
     documented = call.answer is None or isinstance(got, HTTPException)
     assert documented or type(got).__name__ in {"AcquisitionTaskOut", "MRISequenceOut", "ResultOut"}
     assert len(server.requests) <= (2 if call.method in {"GET", "PUT"} else 1)
+
+
+@pytest.mark.parametrize("text", ["1,2,[3],{4}\n", '\\"'], ids=["numbers", "escapes"])
+def test_a_file_may_hold_what_separates_values(serve: Callable[..., Server], text: str) -> None:
+    server = serve(lambda connection, _: connection.sendall(answer(200, held)))
+    held = {**GET_SEQUENCE.answer, "seq_file": text * 300_000}
+    assert GET_SEQUENCE().seq_file == text * 300_000
+    assert len(server.requests) == 1
+
+
+def test_a_text_without_an_end_is_a_502(
+    serve: Callable[..., Server], caplog: pytest.LogCaptureFixture
+) -> None:
+    body = b'{"seq_file": "' + b'\\",' * 300_000
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
+    serve(lambda connection, _: connection.sendall(head + body))
+    assert GET_SEQUENCE.fails(caplog, 502).endswith("the exam manager's answer is not JSON")
+
+
+@each(CALLS)
+@pytest.mark.parametrize("record_id", [None, 5, ["a"]], ids=repr)
+def test_what_is_no_id_is_a_404_and_not_sent(
+    server: Server, call: Call, record_id: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    call.fails(caplog, 404, record_id=record_id)
+    assert not server.requests
 
 
 @each(CALLS)
