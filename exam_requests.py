@@ -21,7 +21,7 @@ status what happened
 502    the exam manager failed (5xx, 3xx, a 2xx that is not the documented one),
        or what it answered is not the model, not HTTP or too large
 503    there is no connection: refused, unknown host, reset, dropped
-504    a time limit passed: 3 s to connect, 6 s without a byte, 10 s in all
+504    a time limit passed: 3 s to connect, 6 s without a byte, 8.5 s in all
 ====== ======================================================================
 
 ``detail`` says what failed and why (``Error updating task: workflow_id must be
@@ -309,13 +309,15 @@ def _call(
     """Carry out one call; `url` lacks the id, which is its last part."""
     started = time.monotonic()
     _clock.deadline = started + _CALL_SECONDS
-    answered: int | str = "no answer"
+    answered: int | str = "not sent"
     try:
         authorization = _authorization(token)
         url += _segment(record_id)
         body = _body(payload, _PAYLOAD_MODEL[noun]) if method == "PUT" else None
         limit = _SEQUENCE_BYTES if noun == "sequence" else _RECORD_BYTES
-        answered, answer = _send(_request(method, url, authorization, body), limit)
+        request = _request(method, url, authorization, body)
+        answered = "no answer"
+        answered, answer = _send(request, limit)
         if answered != _DOCUMENTED_STATUS[method]:
             raise _refusal(method, answered, answer, token)
         return _record(method, answer, model)
@@ -415,7 +417,7 @@ def _send(request: requests.PreparedRequest, limit: int) -> tuple[int, bytes]:
         with _Session() as session:
             return _exchange(session, request, limit)
     except (OSError, ValueError, urllib3.exceptions.HTTPError) as error:
-        raise _unanswered(_cause(error)) from None
+        raise _unanswered(error) from None
 
 
 def _exchange(
@@ -469,13 +471,20 @@ _DROPPED = (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError, ssl.SSLZeroR
 _TIMEOUTS = (TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError)
 
 
-def _unanswered(cause: BaseException) -> _CallError:
-    name = type(cause).__name__
+def _unanswered(error: Exception) -> _CallError:
+    cause = _cause(error)
+    reason = getattr(cause, "strerror", None) or type(cause).__name__
     if isinstance(cause, _TIMEOUTS):
-        return _CallError(504, f"the exam manager took too long ({name})")
-    if isinstance(cause, OSError) or not _clock.answered:
-        return _CallError(503, f"no connection to the exam manager ({name})")
-    return _CallError(502, f"the exam manager's answer is not valid HTTP ({name})")
+        if time.monotonic() >= _clock.deadline:
+            return _CallError(504, f"the call took longer than {_CALL_SECONDS:g} s")
+        if isinstance(error, requests.ConnectTimeout):
+            return _CallError(504, f"no connection to the exam manager in {_CONNECT_SECONDS:g} s")
+        return _CallError(504, f"the exam manager sent nothing for {_WAIT_SECONDS:g} s")
+    if not _clock.answered:
+        return _CallError(503, f"no connection to the exam manager ({reason})")
+    if isinstance(cause, (OSError, urllib3.exceptions.IncompleteRead)):
+        return _CallError(503, f"the exam manager broke off its answer ({reason})")
+    return _CallError(502, f"the exam manager's answer is not valid HTTP ({reason})")
 
 
 class _Problem(BaseModel):

@@ -92,9 +92,9 @@ FAULTS: dict[str, tuple[Answer, set[int]]] = {
     "closed without an answer": (sends(), {503}),
     "reset without an answer": (sends(then=reset), {503}),
     "reset within the headers": (sends(HEAD[:-2], then=reset), {503}),
-    "reset within the body": (sends(HEAD, BODY[:99], then=reset), {502, 503}),
+    "reset within the body": (sends(HEAD, BODY[:99], then=reset), {503}),
     "cut short within the headers": (sends(HEAD[:-2]), {502, 503}),
-    "cut short within the body": (sends(HEAD, BODY[:99]), {502, 503}),
+    "cut short within the body": (sends(HEAD, BODY[:99]), {503}),
     "cut short within a chunk": (sends(CHUNKED, b"ff\r\n{"), {502, 503}),
     "cut short between chunks": (sends(CHUNKED, b"1\r\n{\r\n"), {502, 503}),
     # Not HTTP.
@@ -191,6 +191,28 @@ def test_a_fault_has_its_row_in_the_policy(
         assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        ("silent after accepting", "the exam manager sent nothing for 0.1 s"),
+        ("silent within the body", "the exam manager sent nothing for 0.1 s"),
+        ("dripping body", "the call took longer than 0.2 s"),
+        ("closed without an answer", "no connection to the exam manager (RemoteDisconnected)"),
+        ("reset without an answer", "no connection to the exam manager (Connection reset by peer)"),
+        ("reset within the body", "the exam manager broke off its answer (Connection reset by"),
+        ("cut short within the body", "the exam manager broke off its answer (IncompleteRead)"),
+        ("another protocol", "the exam manager's answer is not valid HTTP (BadStatusLine)"),
+    ],
+)
+def test_a_fault_is_called_what_it_is(
+    serve: Serve, fault: str, why: str, short: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    serve(FAULTS[fault][0])
+    for call in CALLS:
+        detail = call.fails(caplog, *FAULTS[fault][1])
+        assert detail.startswith(f"{call.what}: {why}")
+
+
 @each(CALLS)
 def test_a_refused_connection_is_a_503(
     aim: Callable[[str], None], call: Call, caplog: pytest.LogCaptureFixture
@@ -199,7 +221,7 @@ def test_a_refused_connection_is_a_503(
         unused.bind(("127.0.0.1", 0))
         aim(f"http://127.0.0.1:{unused.getsockname()[1]}")
         detail = call.fails(caplog, 503)
-    assert detail == f"{call.what}: no connection to the exam manager (ConnectionRefusedError)"
+    assert detail == f"{call.what}: no connection to the exam manager (Connection refused)"
 
 
 @each(CALLS)
@@ -232,7 +254,8 @@ def test_a_host_that_does_not_take_the_connection_is_a_504(
             connection.setblocking(False)
             connection.connect_ex(full.getsockname())
         aim(f"http://127.0.0.1:{full.getsockname()[1]}")
-        call.fails(caplog, 504)
+        detail = call.fails(caplog, 504)
+        assert detail == f"{call.what}: no connection to the exam manager in 0.1 s"
         for connection in waiting:
             connection.close()
 
@@ -362,5 +385,6 @@ def test_time_that_is_spent_on_a_payload_counts(
 
     server = serve(sends())
     payload = Slow.model_validate(result_payload().model_dump())
-    SET_RESULT.fails(caplog, 504, payload=payload)
+    detail = SET_RESULT.fails(caplog, 504, payload=payload)
+    assert detail == "Error updating result: the call took longer than 0.2 s"
     assert not server.requests
