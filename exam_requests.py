@@ -50,7 +50,10 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import date
+from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 from uuid import UUID
@@ -117,7 +120,9 @@ _WAIT_SECONDS = 6.0  # The exam manager may spend 5 s on the token before it ans
 _CALL_SECONDS = 8.5  # The rest of the 10 s is for reading the JSON, which nothing can interrupt.
 _SEQUENCE_BYTES = 96 * 2**20
 _RECORD_BYTES = 8 * 2**20
-_ANSWER_VALUES = 200_000  # They are read in 1 s at most.
+_VALUES = 200_000  # Of a payload or an answer; pydantic reads so many in 1 s at most.
+_DEPTH = 190  # Of a field; pydantic reads 200.
+_ID_CHARACTERS = 4096
 
 _logger = logging.getLogger(__name__)
 
@@ -342,8 +347,9 @@ def _authorization(token: str) -> str:
 
 def _segment(record_id: str) -> str:
     # Ids come in messages of devices; `DELETE /result/../<uuid>` would delete an exam.
+    text = str(record_id) if isinstance(record_id, UUID) else record_id
     try:
-        segment = quote(str(record_id) if isinstance(record_id, UUID) else record_id, safe="")
+        segment = quote(text, safe="") if len(text) <= _ID_CHARACTERS else ""
     except (TypeError, UnicodeEncodeError):  # `sequence_id` of a task may be None.
         segment = ""
     if segment in {"", ".", ".."}:
@@ -353,37 +359,57 @@ def _segment(record_id: str) -> str:
 
 def _body(payload: BaseModel | None, model: type[BaseModel]) -> bytes:
     """Write a payload, checked again, nested models too: a handler may assign anything."""
+    if not isinstance(payload, model):
+        raise _CallError(422, f"the payload is not of type {model.__name__}")
     try:
-        if not isinstance(payload, model):
-            raise _CallError(422, f"the payload is not of type {model.__name__}")
-        values = payload.model_dump(by_alias=True, warnings=False)
-        return _json(type(payload).model_validate(values))
+        budget = iter(range(_VALUES))
+        for field, value in payload:
+            _check(field, value, budget)
+        checked = type(payload).model_validate(payload.model_dump(by_alias=True, warnings=False))
+        return _json(checked.model_dump(by_alias=True, warnings=False))
     except _CallError:
         raise
     except ValidationError as error:
         raise _CallError(422, _problems(error)) from None
-    except Exception:  # An object that JSON cannot hold may raise anything when it is read.
-        raise _CallError(422, f"{_unsendable(payload)}: JSON cannot hold the value") from None
+    except Exception:  # The validators and serializers of a model may raise anything.
+        raise _CallError(422, "payload: JSON cannot hold the value") from None
 
 
-def _json(payload: BaseModel, include: set[str] | None = None) -> bytes:
-    values = payload.model_dump(by_alias=True, include=include, warnings=False)
-    text = to_json(values, inf_nan_mode="constants")
-    # What does not read back as it was written: NaN, or a key that stands twice (1 and "1").
-    if to_json(from_json(text, allow_inf_nan=False)) != text:
-        raise ValueError
-    return text
+_LEAVES = (str, int, float, bytes, Enum, UUID, date)
 
 
-def _unsendable(payload: Any) -> str:
-    """Name the first field that cannot be written."""
-    name = "payload"
+def _check(field: str, value: Any, budget: Iterator[int], depth: int = 1) -> None:
+    """Raise an error that names the field if JSON cannot hold the value, or it has no end."""
     try:
-        for name, _ in payload:
-            _json(payload, {name})
-    except Exception:
-        return name
-    return "payload"
+        next(budget)
+        if value is None:
+            return
+        if depth > _DEPTH:
+            raise ValueError
+        if isinstance(value, _LEAVES):
+            _json(value)
+        elif isinstance(value, BaseModel):
+            for name, part in value:
+                _check(f"{field}.{name}", part, budget, depth + 1)
+        elif isinstance(value, dict):
+            for key, part in value.items():
+                key.encode()
+                _check(field, part, budget, depth + 1)
+        elif isinstance(value, (list, tuple)):
+            for part in value:
+                _check(field, part, budget, depth + 1)
+        else:
+            raise TypeError
+    except _CallError:
+        raise
+    except Exception:  # An object may raise anything when it is read.
+        raise _CallError(422, f"{field}: JSON cannot hold the value") from None
+
+
+def _json(value: Any) -> bytes:
+    text = to_json(value, inf_nan_mode="constants")
+    from_json(text, allow_inf_nan=False)  # Raises for NaN, and for what is too long or too deep.
+    return text
 
 
 def _request(
@@ -416,7 +442,7 @@ def _send(request: requests.PreparedRequest, limit: int) -> tuple[int, bytes]:
         request.headers["Connection"] = "close"
         with _Session() as session:
             return _exchange(session, request, limit)
-    except (OSError, ValueError, urllib3.exceptions.HTTPError) as error:
+    except (OSError, ValueError, RuntimeError, urllib3.exceptions.HTTPError) as error:
         raise _unanswered(error) from None
 
 
@@ -430,7 +456,7 @@ def _exchange(
         verify=os.environ.get("REQUESTS_CA_BUNDLE") or True,
         proxies={},
     ) as response:
-        if not response.headers.get("Content-Length", "0").isdecimal():
+        if not response.headers.get("Content-Length", "0").strip().isdecimal():
             raise _CallError(502, "the answer's Content-Length is not a number")
         if "," in response.headers.get("Content-Encoding", ""):  # costs minutes to decode
             raise _CallError(502, "the answer is encoded more than once")
@@ -442,7 +468,8 @@ def _exchange(
             if size > (limit if response.ok else _RECORD_BYTES):
                 raise _CallError(502, "the answer is too large")
         answer = b"".join(pieces)
-    if _is_crowded(answer) and _is_crowded(_STRING.sub(b"", answer, _ANSWER_VALUES)):
+    # At first with what stands within strings, since leaving that out takes time.
+    if _is_crowded(answer) and _is_crowded(_STRING.sub(b"", answer, _VALUES)):
         raise _CallError(502, "the answer is too large")
     return response.status_code, answer
 
@@ -455,10 +482,10 @@ def _is_crowded(text: bytes) -> bool:
     marks = 0
     for mark in (b",", b"[", b"{"):
         place = text.find(mark)  # Ten times as fast as `count` where there are few.
-        while place >= 0 and marks <= _ANSWER_VALUES:
+        while place >= 0 and marks <= _VALUES:
             marks += 1
             place = text.find(mark, place + 1)
-    return marks > _ANSWER_VALUES
+    return marks > _VALUES
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -488,6 +515,7 @@ def _unanswered(error: Exception) -> _CallError:
 
 
 class _Problem(BaseModel):
+    type: str = ""
     loc: list[str | int]
     msg: str
 
@@ -498,17 +526,15 @@ class _Refusal(BaseModel):
 
 def _refusal(method: str, status: int, answer: bytes, token: str) -> _CallError:
     """Read the answer of an exam manager that did not do what it was asked."""
+    why = f"the exam manager answered {status}"
     if not 400 <= status < 500:
-        return _CallError(502, f"the exam manager answered {status}")
-    try:
+        return _CallError(502, why)
+    with suppress(ValidationError):
         detail = _Refusal.model_validate_json(answer).detail
-    except ValidationError:
-        detail = f"the exam manager answered {status}"
-    if not isinstance(detail, str):  # The first part of `loc` is where: body, query or path.
-        detail = _fields((problem.loc[1:], problem.msg) for problem in detail)
-    if method == "GET" and status in {400, 422}:
-        status = 404
-    return _CallError(status, detail.replace(token, "..."))
+        if not isinstance(detail, str):  # The first part of `loc` is where: body, query or path.
+            detail = _fields((problem.type, problem.loc[1:], problem.msg) for problem in detail)
+        why = detail.replace(token, "...")
+    return _CallError(404 if method == "GET" and status in {400, 422} else status, why)
 
 
 _JSON: TypeAdapter[Any] = TypeAdapter(JsonValue, config=ConfigDict(allow_inf_nan=False))
@@ -533,23 +559,22 @@ def _record(method: str, answer: bytes, model: type[_Model]) -> _Model:
 
 
 def _problems(error: ValidationError) -> str:
+    count = error.error_count()
+    if count > 100:
+        return f"{count} fields are wrong"
+    return _fields((problem["type"], problem["loc"], problem["msg"]) for problem in error.errors())
+
+
+def _fields(problems: Iterable[tuple[str, Sequence[str | int], str]]) -> str:
     """Name the fields that are wrong, without what pydantic quotes of their values."""
-    if error.error_count() > 100:
-        return f"{error.error_count()} fields are wrong"
-    problems = []
-    for problem in error.errors():
-        loc, message = problem["loc"], problem["msg"]
-        if loc[-1:] == ("[key]",):  # The part before is the key itself.
+    lines = []
+    for kind, loc, message in problems:
+        if loc[-1:] in (("[key]",), ["[key]"]):  # The part before is the key itself.
             loc = loc[:-2]
-        if problem["type"] != "enum":  # In others, what follows a comma may be the value.
+        if kind != "enum":  # In others, what follows a comma may be the value.
             message = message.partition(",")[0]
-        problems.append((loc, message))
-    return _fields(problems)
-
-
-def _fields(problems: Iterable[tuple[Sequence[str | int], str]]) -> str:
-    lines = (f"{'.'.join(map(str, loc))}: {message}" for loc, message in problems)
-    return "; ".join(line.removeprefix(": ") for line in lines)
+        lines.append(": ".join(filter(None, (".".join(map(str, loc)), message))))
+    return "; ".join(lines)
 
 
 def _detail(what: str, why: str) -> str:
@@ -614,10 +639,35 @@ class _Response(http.client.HTTPResponse):
         if self.msg.defects or self.msg.get_payload():  # urllib3 would log what they hold.
             raise http.client.HTTPException
         del self.msg["Set-Cookie"]  # requests would read it for each response.
+        # After an interim answer or a 304, the rest would be taken for the next user's answer.
+        self.will_close = self.will_close or self.length == 0
 
 
 class _Connection(HTTPConnection):
     response_class = _Response
+
+    def connect(self) -> None:
+        # In a thread that may be left behind: neither a name service nor OpenSSL after a fork
+        # keeps to a limit, and each of a name's addresses has one of its own.
+        errors: list[BaseException] = []
+        late = False
+
+        def attempt() -> None:
+            try:
+                super(_Connection, self).connect()
+            except BaseException as error:
+                errors.append(error)
+            if late:
+                self.close()
+
+        thread = threading.Thread(target=attempt, daemon=True)
+        thread.start()
+        thread.join(_left(_CONNECT_SECONDS))
+        if thread.is_alive():
+            late = True
+            raise urllib3.exceptions.ConnectTimeoutError
+        if errors:
+            raise errors[0]
 
     def send(self, data: Any) -> None:
         if self.sock:

@@ -30,7 +30,7 @@ CALLS = {
     "delete_blank_result": (1000, 1.0, None),
     "set_result": (1000, 2.0, 1.0),
 }
-THREADS = {8: (5, 1.8, 1.0), 40: (5, 1.8, 1.0)}
+THREADS = {8: (15, 1.8, 1.0), 40: (15, 1.8, 1.0)}
 # The rounds, and how many times the body ours may take up.
 MEMORY = {1: (3, None), 64: (3, 3.1)}
 

@@ -258,9 +258,9 @@ def test_so_many_values_are_read_and_no_more(
     body = json.dumps(task(description=text * 9))
     marks = sum(map(json.dumps(task()).count, ",[{"))
     expect(mock, GET_TASK, 200, body=body)
-    monkeypatch.setattr(exam_requests, "_ANSWER_VALUES", marks)
+    monkeypatch.setattr(exam_requests, "_VALUES", marks)
     assert GET_TASK().description == text * 9
-    monkeypatch.setattr(exam_requests, "_ANSWER_VALUES", marks - 1)
+    monkeypatch.setattr(exam_requests, "_VALUES", marks - 1)
     assert GET_TASK.fails(caplog, 502) == "Error getting task: the answer is too large"
 
 
@@ -304,7 +304,12 @@ def test_a_list_of_problems_becomes_field_and_message(
 ) -> None:
     problems = [
         {"type": "enum", "loc": ["body", "type"], "msg": "Not that.", "input": PAYLOAD_VALUE},
-        {"type": "int", "loc": ["body", "files", 3], "msg": "Nor that.", "input": PAYLOAD_VALUE},
+        {
+            "type": "value_error",
+            "loc": ["body", "files", 3],
+            "msg": f"Nor that., {PAYLOAD_VALUE}",
+            "input": PAYLOAD_VALUE,
+        },
     ]
     expect(mock, SET_RESULT, 422, json={"detail": problems})
     detail = SET_RESULT.fails(caplog, 422)
@@ -362,6 +367,14 @@ def test_a_token_that_comes_back_in_a_detail_is_taken_out(
 ) -> None:
     expect(mock, call, 401, json={"detail": f"Unknown: {TOKEN}"})
     assert call.fails(caplog, 401) == f"{call.what}: Unknown: ..."
+
+
+def test_a_token_that_is_a_word_leaves_other_words_alone(
+    mock: responses.RequestsMock, caplog: pytest.LogCaptureFixture
+) -> None:
+    mock.put(SET_RESULT.url(), status=418)
+    detail = SET_RESULT.fails(caplog, 418, token="t")  # noqa: S106
+    assert detail == "Error updating result: the exam manager answered 418"
 
 
 # What the log says.

@@ -146,6 +146,22 @@ def test_no_call_fails_where_the_service_hangs_up_on_idle_connections(service: s
     assert {arrived[call] for call in arrived if call.startswith(("POST", "DELETE"))} == {1}
 
 
+@pytest.mark.parametrize("status", [101, 102, 103, 204, 304])
+def test_what_comes_after_an_answer_without_a_body_is_no_answer_to_another_user(
+    serve: Serve, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    def late(connection: socket.socket, request: bytes) -> None:
+        if b"Bearer max" in request:
+            connection.sendall(f"HTTP/1.1 {status} Reason\r\n\r\n".encode())
+            time.sleep(0.1)
+        echo(connection, request)
+
+    server = serve(late)
+    GET_TASK.fails(caplog, 502, token="max")  # noqa: S106
+    assert GET_TASK(token="eva").name == "eva"  # noqa: S106
+    assert server.connections == 2
+
+
 # Threads and users.
 
 
@@ -258,12 +274,14 @@ def test_a_fork_amid_the_calls_of_other_threads_does_not_hang_the_child() -> Non
             threads = [threading.Thread(target=call) for _ in range(4)]
             for thread in threads:
                 thread.start()
-            for _ in range(150):
-                if not (child := os.fork()):
-                    exam_requests.get_task("child", "token")
-                    os._exit(0)
-                assert os.waitpid(child, 0)[1] == 0
-            done.set()
+            try:
+                for _ in range(150):
+                    if not (child := os.fork()):
+                        exam_requests.get_task("child", "token")
+                        os._exit(0)
+                    assert os.waitpid(child, 0)[1] == 0
+            finally:
+                done.set()
         """
         run(script, FORK)
 

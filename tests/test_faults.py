@@ -3,6 +3,7 @@
 import gzip
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -234,6 +235,98 @@ def test_an_unknown_host_is_a_503(
 
 
 @each(CALLS)
+def test_a_name_service_that_is_silent_is_a_504(
+    aim: Callable[[str], None],
+    call: Call,
+    short: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    outage = threading.Event()
+
+    def wait(*_: Any, **__: Any) -> Any:
+        outage.wait(10)
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", wait)
+    aim("http://exam-manager.example:8000")
+    started = time.monotonic()
+    detail = call.fails(caplog, 504)
+    assert time.monotonic() - started < 5
+    assert detail == f"{call.what}: no connection to the exam manager in 0.1 s"
+    outage.set()
+
+
+def test_a_connection_that_is_made_too_late_is_closed(
+    serve: Serve, short: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    look_up = socket.getaddrinfo
+
+    def late(*arguments: Any) -> Any:
+        time.sleep(0.3)
+        return look_up(*arguments)
+
+    server = serve(sends(answer(200, task())))
+    monkeypatch.setattr(socket, "getaddrinfo", late)
+    before = set(threading.enumerate())
+    GET_TASK.fails(caplog, 504)
+    (late_thread,) = set(threading.enumerate()) - before
+    late_thread.join()
+    assert server.connections == 1
+    assert not server.requests
+
+
+@each(CALLS)
+def test_all_the_addresses_of_a_name_have_one_limit(
+    aim: Callable[[str], None],
+    call: Call,
+    short: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        waiting = [socket.socket() for _ in range(4)]
+        for connection in waiting:
+            connection.setblocking(False)
+            connection.connect_ex(full.getsockname())
+        address = (socket.AF_INET, socket.SOCK_STREAM, 0, "", full.getsockname())
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [address] * 100)
+        aim("http://exam-manager.example:8000")
+        started = time.monotonic()
+        detail = call.fails(caplog, 504)
+        assert time.monotonic() - started < 5
+        assert detail == f"{call.what}: no connection to the exam manager in 0.1 s"
+        for connection in waiting:
+            connection.close()
+
+
+@each(CALLS)
+def test_a_server_that_is_silent_within_the_handshake_is_a_504(
+    serve: Serve,
+    aim: Callable[[str], None],
+    call: Call,
+    short: None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = serve(sends(then=quiet))
+    aim(server.url.replace("http", "https"))
+    detail = call.fails(caplog, 504)
+    assert detail == f"{call.what}: no connection to the exam manager in 0.1 s"
+
+
+@each(CALLS)
+def test_a_system_without_a_thread_to_spare_is_a_503(
+    serve: Serve, call: Call, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    serve(sends())
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    call.fails(caplog, 503)
+
+
+@each(CALLS)
 @pytest.mark.parametrize(
     "url", ["exam-manager:8000", "ftp://exam-manager", "http://", "http://h:port", "http://[::1"]
 )
@@ -353,6 +446,12 @@ def test_a_sequence_of_many_pieces_is_whole(serve: Serve) -> None:
     lines = "".join(f"{number} 0.25 -1\n" for number in range(200_000))
     serve(sends(answer(200, {**GET_SEQUENCE.answer, "seq_file": lines}), then=quiet))
     assert GET_SEQUENCE().seq_file == lines
+
+
+@pytest.mark.parametrize("length", [f"{len(BODY)} ", f" {len(BODY)}", f"\r\n {len(BODY)}"])
+def test_blanks_about_a_length_mean_nothing(serve: Serve, length: str) -> None:
+    serve(sends(f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n".encode(), BODY, then=quiet))
+    assert GET_TASK().model_dump(mode="json") == GET_TASK.answer
 
 
 def test_a_cookie_that_the_cookie_jar_cannot_read_costs_nothing(serve: Serve) -> None:

@@ -1,12 +1,14 @@
 """What comes from devices, handlers and the other side is hostile; nothing of it goes astray."""
 
+import itertools
 import json
 import math
 import socket
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from enum import Enum
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import MagicMock, Mock
 from urllib.parse import unquote
 from uuid import UUID
 
@@ -14,7 +16,7 @@ import pytest
 from fastapi import HTTPException
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from pydantic import field_validator, model_validator
+from pydantic import SecretStr, field_validator, model_validator
 
 import exam_requests
 from calls import (
@@ -92,6 +94,7 @@ IDS = [
         "\ud800",
         "a" * 4096,
     ),
+    *("a" * 4097, "/" * 10**7),
     *(
         "task",
         "..;",
@@ -115,7 +118,7 @@ def test_an_id_is_one_segment_or_nothing_is_sent(
 ) -> None:
     try:
         record_id.encode()
-        nameless = record_id in {"", ".", ".."}
+        nameless = record_id in {"", ".", ".."} or len(record_id) > 4096
     except UnicodeEncodeError:
         nameless = True
     if nameless:
@@ -193,9 +196,22 @@ def test_what_is_sent_is_the_payload(server: Server, meta: dict[str, Any]) -> No
 
 circle: list[Any] = []
 circle.append(circle)
+shared: list[Any] = []
+for _ in range(100):  # Each holds the one before twice: 2 to the power of 100 values in all.
+    shared = [shared, shared]
+
+
+class NotANumber(Enum):
+    """An enumeration whose value JSON cannot hold."""
+
+    VALUE = math.nan
+
+
 NOT_JSON = [
     *(math.nan, math.inf, -math.inf, object(), object, b"\xff", "\ud800", 10**5000, {object()}),
     *(lambda: None, circle, UUID, {"\ud800": 1}, {1: "one", "1": "another"}, ValueError("x")),
+    *({1, 2}, {None: 1}, {math.nan: 1}, {(1,): 1}, {b"a": 1}, MagicMock(), SecretStr("secret")),
+    *(Decimal("NaN"), complex(math.nan, 1), shared, NotANumber.VALUE),
 ]
 
 
@@ -289,8 +305,61 @@ def test_a_nested_field_is_checked_as_well(
     payload = task_payload()
     payload.acquisition_parameter.fov_scaling.x = x
     detail = SET_TASK.fails(caplog, 422, payload=payload)
-    assert detail.startswith("Error updating task: acquisition_parameter.fov_scaling.x: Input")
+    assert detail.startswith("Error updating task: acquisition_parameter.fov_scaling.x: ")
     assert not server.requests
+
+
+@pytest.mark.parametrize("field", ["files", "meta", "later"])
+@pytest.mark.parametrize(
+    "endless", [itertools.count, lambda: map(str, itertools.count()), MagicMock]
+)
+def test_a_value_without_an_end_is_a_422(
+    server: Server, field: str, endless: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    payload = result_payload()
+    setattr(payload, field, endless())
+    detail = SET_RESULT.fails(caplog, 422, payload=payload)
+    assert detail == f"Error updating result: {field}: JSON cannot hold the value"
+    assert not server.requests
+
+
+def test_so_many_values_are_sent_and_no_more(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    payload = result_payload()
+    payload.meta = {"a": [1, None, {"b": (2,)}]}
+    values = len(["MRD", PAYLOAD_VALUE, "files", "a.mrd", "meta", "a", 1, None, "b", "()", 2])
+    monkeypatch.setattr(exam_requests, "_VALUES", values)
+    SET_RESULT(payload=payload)
+    assert len(server.requests) == 1
+    monkeypatch.setattr(exam_requests, "_VALUES", values - 1)
+    detail = SET_RESULT.fails(caplog, 422, payload=payload)
+    assert detail == "Error updating result: meta: JSON cannot hold the value"
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("container", [list, dict, "model"])
+def test_a_value_may_be_so_deep_and_no_deeper(
+    server: Server, container: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def payload(depth: int) -> Any:
+        value: Any = 1
+        for _ in range(depth - 1):
+            value = {"a": value} if container is dict else [value]
+        if container == "model":
+            nested = exam_requests.SetResult(type="MRD", directory="/d")
+            nested.later = value[0]
+            value = nested
+        payload = task_payload()
+        payload.later = value
+        return payload
+
+    SET_TASK(payload=payload(exam_requests._DEPTH))
+    assert len(server.requests) == 1
+    detail = SET_TASK.fails(caplog, 422, payload=payload(exam_requests._DEPTH + 1))
+    assert detail.startswith("Error updating task: later")
+    assert detail.endswith(": JSON cannot hold the value")
+    assert len(server.requests) == 1
 
 
 @each(PUTS)
@@ -343,7 +412,7 @@ def test_a_key_that_is_no_text_is_not_quoted(
     payload = result_payload()
     payload.meta = {key: 1}
     detail = SET_RESULT.fails(caplog, 422, payload=payload)
-    assert detail == "Error updating result: meta: Input should be a valid string"
+    assert detail == "Error updating result: meta: JSON cannot hold the value"
     assert not server.requests
 
 
