@@ -54,6 +54,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import date
 from enum import Enum
+from types import NoneType
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 from uuid import UUID
@@ -375,15 +376,13 @@ def _body(payload: BaseModel | None, model: type[BaseModel]) -> bytes:
         raise _CallError(422, "payload: JSON cannot hold the value") from None
 
 
-_LEAVES = (str, int, float, bytes, Enum, UUID, date)
+_LEAVES = (str, int, float, bytes, NoneType, Enum, UUID, date)
 
 
 def _check(field: str, value: Any, budget: Iterator[int], depth: int = 1) -> None:
     """Raise an error that names the field if JSON cannot hold the value, or it has no end."""
     try:
         next(budget)
-        if value is None:
-            return
         if depth > _DEPTH:
             raise ValueError
         if isinstance(value, _LEAVES):
@@ -734,3 +733,14 @@ class _Session(requests.Session):
 
 _session = _Session()
 os.register_at_fork(after_in_child=_session.renew)
+
+
+class _First(BaseModel):
+    id: UUID
+
+
+# What pydantic needs for its first UUID and its first error, it looks up under locks, which a
+# fork in this moment would leave locked in the child.
+for _id in ("0" * 32, None):
+    with suppress(_CallError):
+        _body(_First.model_construct(id=_id), _First)

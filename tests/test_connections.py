@@ -225,7 +225,7 @@ def run(script: str, *flags: str) -> str:
     """Run a script in an interpreter of its own; return what it printed, which must be no error."""
     code = "import sys\nsys.path[:0] = " + repr(sys.path) + "\n" + textwrap.dedent(script)
     done = subprocess.run(
-        [sys.executable, *flags, "-c", code], capture_output=True, text=True, timeout=60
+        [sys.executable, *flags, "-c", code], capture_output=True, text=True, timeout=30
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
@@ -282,6 +282,36 @@ def test_a_fork_amid_the_calls_of_other_threads_does_not_hang_the_child() -> Non
                     assert os.waitpid(child, 0)[1] == 0
             finally:
                 done.set()
+        """
+        run(script, FORK)
+
+
+def test_a_fork_amid_the_first_call_does_not_hang_the_child() -> None:
+    with Server(reply) as server:
+        script = f"""
+            import builtins, os, threading, time
+            import exam_requests
+            exam_requests.RESULT_URI = "{server.url}/api/v1/exam/result"
+            payload = exam_requests.SetResult.model_construct(type="MRD", directory="")
+            begun = threading.Event()
+            at_once = builtins.__import__
+            def slowly(*arguments, **keywords):
+                begun.set()
+                time.sleep(0.3)
+                return at_once(*arguments, **keywords)
+            def call():
+                exam_requests.set_result("id", payload, "token")
+            builtins.__import__ = slowly
+            thread = threading.Thread(target=call)
+            thread.start()
+            while thread.is_alive():
+                if begun.wait(0.1):
+                    begun.clear()
+                    if not (child := os.fork()):
+                        builtins.__import__ = at_once
+                        call()
+                        os._exit(0)
+                    assert os.waitpid(child, 0)[1] == 0
         """
         run(script, FORK)
 
