@@ -43,6 +43,7 @@ netrc entry is used.
 import http.client
 import io
 import logging
+import math
 import os
 import queue
 import re
@@ -50,9 +51,9 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from datetime import date
+from datetime import date, datetime
 from enum import Enum
 from types import NoneType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -376,7 +377,12 @@ def _body(payload: BaseModel | None, model: type[BaseModel]) -> bytes:
         raise _CallError(422, "payload: JSON cannot hold the value") from None
 
 
-_LEAVES = (str, int, float, bytes, NoneType, Enum, UUID, date)
+# What JSON can hold, and what raises an error for the values that it cannot: surrogates, NaN,
+# infinities, undecodable bytes, and numbers of more digits than Python reads.
+_HOLDS: dict[type, Callable[[Any], object]] = {
+    **dict.fromkeys((NoneType, bool, UUID, datetime, date), id),
+    **{str: str.encode, bytes: bytes.decode, int: str, float: math.floor},
+}
 
 
 def _check(field: str, value: Any, budget: Iterator[int], depth: int = 1) -> None:
@@ -385,8 +391,8 @@ def _check(field: str, value: Any, budget: Iterator[int], depth: int = 1) -> Non
         next(budget)
         if depth > _DEPTH:
             raise ValueError
-        if isinstance(value, _LEAVES):
-            _json(value)
+        if holds := _HOLDS.get(type(value)):
+            holds(value)
         elif isinstance(value, BaseModel):
             for name, part in value:
                 _check(f"{field}.{name}", part, budget, depth + 1)
@@ -397,8 +403,10 @@ def _check(field: str, value: Any, budget: Iterator[int], depth: int = 1) -> Non
         elif isinstance(value, (list, tuple)):
             for part in value:
                 _check(field, part, budget, depth + 1)
+        elif isinstance(value, Enum):
+            _check(field, value.value, budget, depth + 1)
         else:
-            raise TypeError
+            next(holds for kind, holds in _HOLDS.items() if isinstance(value, kind))(value)
     except _CallError:
         raise
     except Exception:  # An object may raise anything when it is read.
@@ -468,7 +476,11 @@ def _exchange(
                 raise _CallError(502, "the answer is too large")
         answer = b"".join(pieces)
     # At first with what stands within strings, since leaving that out takes time.
-    if _is_crowded(answer) and _is_crowded(_STRING.sub(b"", answer, _VALUES)):
+    if (
+        len(answer) > _VALUES
+        and _is_crowded(answer)
+        and _is_crowded(_STRING.sub(b"", answer, _VALUES))
+    ):
         raise _CallError(502, "the answer is too large")
     return response.status_code, answer
 
@@ -568,8 +580,6 @@ def _fields(problems: Iterable[tuple[str, Sequence[str | int], str]]) -> str:
     """Name the fields that are wrong, without what pydantic quotes of their values."""
     lines = []
     for kind, loc, message in problems:
-        if loc[-1:] in (("[key]",), ["[key]"]):  # The part before is the key itself.
-            loc = loc[:-2]
         if kind != "enum":  # In others, what follows a comma may be the value.
             message = message.partition(",")[0]
         lines.append(": ".join(filter(None, (".".join(map(str, loc)), message))))

@@ -53,7 +53,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the time limits to tenths of a second."""
     monkeypatch.setattr(exam_requests, "_CONNECT_SECONDS", 0.1)
     monkeypatch.setattr(exam_requests, "_WAIT_SECONDS", 0.1)
-    monkeypatch.setattr(exam_requests, "_CALL_SECONDS", 0.2)
+    monkeypatch.setattr(exam_requests, "_CALL_SECONDS", 0.15)
 
 
 @pytest.fixture(scope="session")

@@ -174,11 +174,11 @@ def test_every_answer_belongs_to_its_caller(
 
     def work(user: int) -> bool:
         together.wait()
-        return all(GET_TASK(token=f"user-{user}").name == f"user-{user}" for _ in range(20))
+        return all(GET_TASK(token=f"user-{user}").name == f"user-{user}" for _ in range(10))
 
     with ThreadPoolExecutor(size) as threads:
         assert all(threads.map(work, range(size)))
-    assert len(server.requests) == size * 20
+    assert len(server.requests) == size * 10
     assert server.connections <= size
     assert not caplog.records
 
@@ -275,7 +275,7 @@ def test_a_fork_amid_the_calls_of_other_threads_does_not_hang_the_child() -> Non
             for thread in threads:
                 thread.start()
             try:
-                for _ in range(150):
+                for _ in range(100):
                     if not (child := os.fork()):
                         exam_requests.get_task("child", "token")
                         os._exit(0)

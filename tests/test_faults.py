@@ -197,7 +197,7 @@ def test_a_fault_has_its_row_in_the_policy(
     [
         ("silent after accepting", "the exam manager sent nothing for 0.1 s"),
         ("silent within the body", "the exam manager sent nothing for 0.1 s"),
-        ("dripping body", "the call took longer than 0.2 s"),
+        ("dripping body", "the call took longer than 0.15 s"),
         ("closed without an answer", "no connection to the exam manager (RemoteDisconnected)"),
         ("reset without an answer", "no connection to the exam manager (Connection reset by peer)"),
         ("reset within the body", "the exam manager broke off its answer (Connection reset by"),
@@ -261,18 +261,19 @@ def test_a_connection_that_is_made_too_late_is_closed(
     serve: Serve, short: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     look_up = socket.getaddrinfo
+    threads = []
 
     def late(*arguments: Any) -> Any:
+        threads.append(threading.current_thread())
         time.sleep(0.3)
         return look_up(*arguments)
 
     server = serve(sends(answer(200, task())))
     monkeypatch.setattr(socket, "getaddrinfo", late)
-    before = set(threading.enumerate())
     GET_TASK.fails(caplog, 504)
-    (late_thread,) = set(threading.enumerate()) - before
-    late_thread.join()
-    assert server.connections == 1
+    for thread in threads:
+        thread.join()  # It would leave a warning of a connection that nobody closed.
+    assert threads
     assert not server.requests
 
 
@@ -485,5 +486,5 @@ def test_time_that_is_spent_on_a_payload_counts(
     server = serve(sends())
     payload = Slow.model_validate(result_payload().model_dump())
     detail = SET_RESULT.fails(caplog, 504, payload=payload)
-    assert detail == "Error updating result: the call took longer than 0.2 s"
+    assert detail == "Error updating result: the call took longer than 0.15 s"
     assert not server.requests

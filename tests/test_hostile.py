@@ -328,7 +328,9 @@ def test_so_many_values_are_sent_and_no_more(
 ) -> None:
     payload = result_payload()
     payload.meta = {"a": [1, None, {"b": (2,)}]}
-    values = len(["MRD", PAYLOAD_VALUE, "files", "a.mrd", "meta", "a", 1, None, "b", "()", 2])
+    values = len(
+        ["type", "MRD", PAYLOAD_VALUE, "files", "a.mrd", "meta", "a", 1, None, "b", "()", 2]
+    )
     monkeypatch.setattr(exam_requests, "_VALUES", values)
     SET_RESULT(payload=payload)
     assert len(server.requests) == 1
