@@ -15,7 +15,7 @@ serve: $(VENV)/demo ## keep an exam manager running to develop against
 	@$(BIN)/python examples/exam_manager.py
 
 test: $(VENV)/test ## run the tests
-	@$(BIN)/pytest --cov
+	@$(BIN)/pytest
 
 lint: $(VENV)/lint ## check the style and the types
 	@$(BIN)/ruff check .
@@ -36,7 +36,7 @@ docs: $(VENV)/docs ## make the pages
 	@echo docs/_build/index.html
 
 clean: ## remove everything that these commands made
-	rm -rf $(VENV) build dist *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	rm -rf .nox docs/_build docs/autoapi mutants
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
