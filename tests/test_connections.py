@@ -319,6 +319,21 @@ def test_a_fork_amid_the_first_call_does_not_hang_the_child() -> None:
 # Settings.
 
 
+def test_a_connection_that_is_never_made_does_not_keep_the_process_alive() -> None:
+    script = """
+        import logging, socket, time
+        import exam_requests
+        logging.disable()
+        socket.getaddrinfo = lambda *_: time.sleep(99)
+        exam_requests._CONNECT_SECONDS = 0.1
+        try:
+            exam_requests.get_task("id", "token")
+        except exam_requests.HTTPException as error:
+            print(error.status_code)
+    """
+    assert run(script) == "504\n"
+
+
 def test_import_calls_and_exit_leave_no_warning() -> None:
     with Server(reply) as server:
         script = f"""
