@@ -134,7 +134,7 @@ _session.mount("http://", HTTPAdapter(pool_maxsize=CONNECTIONS))
 _httpx = httpx.Client(
     trust_env=False,
     timeout=TIMEOUT,
-    limits=httpx.Limits(max_keepalive_connections=CONNECTIONS),
+    limits=httpx.Limits(max_keepalive_connections=CONNECTIONS, keepalive_expiry=None),
 )
 _pool = urllib3.PoolManager(maxsize=CONNECTIONS, timeout=TIMEOUT)
 
