@@ -297,7 +297,7 @@ def test_a_fork_amid_the_first_call_does_not_hang_the_child() -> None:
             at_once = builtins.__import__
             def slowly(*arguments, **keywords):
                 begun.set()
-                time.sleep(0.3)
+                time.sleep(0.1)
                 return at_once(*arguments, **keywords)
             def call():
                 exam_requests.set_result("id", payload, "token")

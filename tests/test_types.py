@@ -10,11 +10,17 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_a_caller_of_the_installed_wheel_is_type_checked(tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "MYPY_CACHE_DIR": str(ROOT / ".mypy_cache" / "caller"),
+        "PYTHONPATH": str(tmp_path / "site"),
+    }
+
     def run(*arguments: str | Path) -> None:
         ran = subprocess.run(
             [sys.executable, "-m", *arguments],
             cwd=tmp_path,  # away from the working tree, which mypy would prefer
-            env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
