@@ -5,8 +5,9 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -278,26 +279,20 @@ def test_a_connection_that_is_made_too_late_is_closed(
 
 @each(CALLS)
 def test_all_the_addresses_of_a_name_have_one_limit(
+    full: tuple[str, int],
     aim: Callable[[str], None],
     call: Call,
     short: None,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
-        waiting = [socket.socket() for _ in range(4)]
-        for connection in waiting:
-            connection.setblocking(False)
-            connection.connect_ex(full.getsockname())
-        address = (socket.AF_INET, socket.SOCK_STREAM, 0, "", full.getsockname())
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [address] * 100)
-        aim("http://exam-manager.example:8000")
-        started = time.monotonic()
-        detail = call.fails(caplog, 504)
-        assert time.monotonic() - started < 5
-        assert detail == f"{call.what}: no connection to the exam manager in 0.1 s"
-        for connection in waiting:
-            connection.close()
+    address = (socket.AF_INET, socket.SOCK_STREAM, 0, "", full)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [address] * 100)
+    aim("http://exam-manager.example:8000")
+    started = time.monotonic()
+    detail = call.fails(caplog, 504)
+    assert time.monotonic() - started < 5
+    assert detail == f"{call.what}: no connection to the exam manager in 0.1 s"
 
 
 @each(CALLS)
@@ -337,20 +332,29 @@ def test_an_address_that_is_none_is_a_503(
     call.fails(caplog, 503)
 
 
+@pytest.fixture
+def full() -> Iterator[tuple[str, int]]:
+    """Return the address of a host that takes no more connections."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield listener.getsockname()
+
+
 @each(CALLS)
 def test_a_host_that_does_not_take_the_connection_is_a_504(
-    aim: Callable[[str], None], call: Call, short: None, caplog: pytest.LogCaptureFixture
+    full: tuple[str, int],
+    aim: Callable[[str], None],
+    call: Call,
+    short: None,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
-        waiting = [socket.socket() for _ in range(4)]
-        for connection in waiting:
-            connection.setblocking(False)
-            connection.connect_ex(full.getsockname())
-        aim(f"http://127.0.0.1:{full.getsockname()[1]}")
-        detail = call.fails(caplog, 504)
-        assert detail == f"{call.what}: no connection to the exam manager in 0.1 s"
-        for connection in waiting:
-            connection.close()
+    aim(f"http://127.0.0.1:{full[1]}")
+    detail = call.fails(caplog, 504)
+    assert detail == f"{call.what}: no connection to the exam manager in 0.1 s"
 
 
 @each(PUTS)
