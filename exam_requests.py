@@ -476,16 +476,9 @@ def _exchange(
                 raise _CallError(502, "the answer is too large")
         answer = b"".join(pieces)
     # At first with what stands within strings, since leaving that out takes time.
-    if (
-        len(answer) > _VALUES
-        and _is_crowded(answer)
-        and _is_crowded(_STRING.sub(b"", answer, _VALUES))
-    ):
+    if len(answer) > _VALUES and _is_crowded(answer) and _is_crowded(_structure(answer)):
         raise _CallError(502, "the answer is too large")
     return response.status_code, answer
-
-
-_STRING = re.compile(rb'"(?:[^"\\]+|\\.)*+"?', re.DOTALL)
 
 
 def _is_crowded(text: bytes) -> bool:
@@ -497,6 +490,12 @@ def _is_crowded(text: bytes) -> bool:
             marks += 1
             place = text.find(mark, place + 1)
     return marks > _VALUES
+
+
+def _structure(text: bytes) -> bytes:
+    """Leave out the strings of a JSON text; of each value there may be two, with its key."""
+    quoted = text.replace(rb"\\", b"").replace(rb"\"", b"")
+    return b"".join(quoted.split(b'"', 4 * _VALUES)[::2])
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -255,8 +255,8 @@ def test_so_many_values_are_read_and_no_more(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    body = json.dumps(task(description=text * 9, later=[[[]]]))
-    marks = sum(map(json.dumps(task(later=[[[]]])).count, ",[{"))
+    body = json.dumps(task(description=text * 9, later=[[[]]], last=text * 9))
+    marks = sum(map(json.dumps(task(later=[[[]]], last="")).count, ",[{"))
     expect(mock, GET_TASK, 200, body=body)
     monkeypatch.setattr(exam_requests, "_VALUES", marks)
     assert GET_TASK().description == text * 9
