@@ -1,8 +1,10 @@
 """The six calls as data: what each sends, what the exam manager answers, and how it is made."""
 
 import logging
+import threading
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,7 +132,7 @@ class Call:
         the detail, in the log of any library, or in the traceback.
         """
         caplog.set_level(logging.DEBUG)
-        caplog.clear()
+        earlier = len(caplog.records)
         with pytest.raises(HTTPException) as raised:
             self(**arguments)
         error = raised.value
@@ -141,12 +143,12 @@ class Call:
         assert len(error.detail) < 400
         bearer = {"WWW-Authenticate": "Bearer"}
         assert error.headers == (bearer if error.status_code == 401 else None)
-        assert [
-            record.levelname for record in caplog.records if record.name == "exam_requests"
-        ] == [
-            "DEBUG",
-            "WARNING",
+        levels = [
+            record.levelname
+            for record in caplog.records[earlier:]
+            if (record.name, record.thread) == ("exam_requests", threading.get_ident())
         ]
+        assert levels == ["DEBUG", "WARNING"]
         told = [str(error), repr(error), caplog.text, "".join(traceback.format_exception(error))]
         assert error.__cause__ is None
         assert error.__context__ is None
@@ -185,6 +187,12 @@ def called(request: bytes) -> Call:
     method, target, _ = request.decode("latin-1").split(" ", 2)
     path = target.removeprefix("/api/v1/exam")
     return next(call for call in CALLS if call.method == method and path.startswith(call.path))
+
+
+def fail_at_once(caplog: pytest.LogCaptureFixture, *statuses: int) -> list[str]:
+    """Make the six calls at the same time, which are all to fail; return what failed and why."""
+    with ThreadPoolExecutor(len(CALLS)) as threads:
+        return list(threads.map(lambda call: call.fails(caplog, *statuses), CALLS))
 
 
 def each(calls: list[Call]) -> pytest.MarkDecorator:

@@ -382,7 +382,9 @@ def test_a_field_that_was_deleted_is_a_422(
 
 
 @each(PUTS)
-@pytest.mark.parametrize("payload", [None, {}, "payload", object()], ids=repr)
+@pytest.mark.parametrize(
+    "payload", [None, {}, "payload", object()], ids=lambda payload: type(payload).__name__
+)
 def test_a_payload_that_is_no_model_is_a_422(
     server: Server, call: Call, payload: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
