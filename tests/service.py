@@ -37,6 +37,6 @@ if __name__ == "__main__":
             service,
             lifespan="off",
             log_level="critical",
-            timeout_keep_alive=0.03,  # type: ignore[arg-type]
+            timeout_keep_alive=0.01,  # type: ignore[arg-type]
         )
         uvicorn.Server(config).run([listener])

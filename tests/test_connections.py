@@ -1,7 +1,6 @@
 """What the calls share, and what they do not: connections, threads, forks, users, settings."""
 
 import os
-import random
 import socket
 import ssl
 import subprocess
@@ -37,6 +36,16 @@ def echo(connection: socket.socket, request: bytes) -> None:
     """Answer with a task whose name is the token."""
     _, _, token = request.partition(b"Bearer ")
     connection.sendall(answer(200, task(name=token.split(b"\r\n")[0].decode())))
+
+
+def run(script: str, *flags: str) -> str:
+    """Run a script in an interpreter of its own; return what it printed, which must be no error."""
+    code = "import sys\nsys.path[:0] = " + repr(sys.path) + "\n" + textwrap.dedent(script)
+    done = subprocess.run(
+        [sys.executable, *flags, "-c", code], capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
 
 
 # Kept-alive connections.
@@ -129,20 +138,26 @@ def service(aim: Callable[[str], None]) -> Iterator[str]:
 
 
 def test_no_call_fails_where_the_service_hangs_up_on_idle_connections(service: str) -> None:
-    together = threading.Barrier(20, timeout=10)
-
-    def report_progress(thread: int) -> None:
-        moment = random.Random(thread)  # noqa: S311
-        for number in range(100):
-            CALLS[(number + thread) % len(CALLS)](f"{thread}-{number}")
-            edge = time.monotonic() + 0.03 + moment.uniform(-0.005, 0.005)
-            together.wait()
-            time.sleep(max(0.0, edge - time.monotonic()))
-
-    with ThreadPoolExecutor(20) as threads:
-        list(threads.map(report_progress, range(20)))
+    script = f"""
+        import os, random, time
+        import exam_requests
+        from calls import CALLS
+        for name in ("task", "result", "sequence"):
+            setattr(exam_requests, name.upper() + "_URI", "{service}/api/v1/exam/" + name)
+        workers = []
+        for worker in range(10):
+            if not (child := os.fork()):
+                moment = random.Random(worker)
+                for number in range(300):
+                    CALLS[number % 6](f"{{worker}}-{{number}}")
+                    time.sleep(0.01 + moment.uniform(-0.005, 0.005))
+                os._exit(0)
+            workers.append(child)
+        print([os.waitpid(worker, 0)[1] for worker in workers])
+    """
+    assert run(script) == f"{[0] * 10}\n"
     arrived = requests.get(f"{service}/arrived", timeout=5).json()
-    assert len(arrived) == 2000
+    assert len(arrived) == 3000
     assert {arrived[call] for call in arrived if call.startswith(("POST", "DELETE"))} == {1}
 
 
@@ -219,16 +234,6 @@ def test_proxy_variables_and_netrc_change_nothing(
 
 
 # Forks.
-
-
-def run(script: str, *flags: str) -> str:
-    """Run a script in an interpreter of its own; return what it printed, which must be no error."""
-    code = "import sys\nsys.path[:0] = " + repr(sys.path) + "\n" + textwrap.dedent(script)
-    done = subprocess.run(
-        [sys.executable, *flags, "-c", code], capture_output=True, text=True, timeout=30
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
 
 
 FORK = "-Wignore:This process:DeprecationWarning"
