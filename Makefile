@@ -15,7 +15,7 @@ serve: $(VENV)/demo ## keep an exam manager running to develop against
 	@$(BIN)/python examples/exam_manager.py
 
 test: $(VENV)/test ## run the tests
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2
 
 lint: $(VENV)/lint ## check the style and the types
 	@$(BIN)/ruff check .

@@ -51,9 +51,9 @@ def serve(aim: Callable[[str], None]) -> Iterator[Callable[[Answer], Server]]:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the time limits to tenths of a second."""
-    monkeypatch.setattr(exam_requests, "_CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(exam_requests, "_CONNECT_SECONDS", 0.2)
     monkeypatch.setattr(exam_requests, "_WAIT_SECONDS", 0.2)
-    monkeypatch.setattr(exam_requests, "_CALL_SECONDS", 0.4)
+    monkeypatch.setattr(exam_requests, "_CALL_SECONDS", 0.5)
 
 
 @pytest.fixture(scope="session")

@@ -77,9 +77,9 @@ def quiet(connection: socket.socket) -> None:
 
 
 FUNCTIONS = sorted(call.function for call in CALLS)
-UNCONNECTED = [f"{call.what}: no connection to the exam manager in 0.3 s" for call in CALLS]
+UNCONNECTED = [f"{call.what}: no connection to the exam manager in 0.2 s" for call in CALLS]
 SILENT = "the exam manager sent nothing for 0.2 s"
-SLOW = "the call took longer than 0.4 s"
+SLOW = "the call took longer than 0.5 s"
 DELAYS = {
     "silent after accepting": (sends(then=quiet), SILENT),
     "silent within the status line": (sends(b"HTTP/1.1 20", then=quiet), SILENT),
@@ -278,7 +278,7 @@ def test_a_connection_that_is_made_too_late_is_closed(
 
     def late(*arguments: Any) -> Any:
         threads.append(threading.current_thread())
-        time.sleep(0.6)
+        time.sleep(0.4)
         return look_up(*arguments)
 
     server = serve(sends(answer(200, task())))
@@ -484,11 +484,11 @@ def test_time_that_is_spent_on_a_payload_counts(
     class Slow(exam_requests.SetResult):
         @field_serializer("directory")
         def wait(self, value: str) -> str:
-            time.sleep(0.4)
+            time.sleep(0.5)
             return value
 
     server = serve(sends())
     payload = Slow.model_validate(result_payload().model_dump())
     detail = SET_RESULT.fails(caplog, 504, payload=payload)
-    assert detail == "Error updating result: the call took longer than 0.4 s"
+    assert detail == "Error updating result: the call took longer than 0.5 s"
     assert not server.requests
