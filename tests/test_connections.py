@@ -189,11 +189,11 @@ def test_every_answer_belongs_to_its_caller(
 
     def work(user: int) -> bool:
         together.wait()
-        return all(GET_TASK(token=f"user-{user}").name == f"user-{user}" for _ in range(10))
+        return all(GET_TASK(token=f"user-{user}").name == f"user-{user}" for _ in range(20))
 
     with ThreadPoolExecutor(size) as threads:
         assert all(threads.map(work, range(size)))
-    assert len(server.requests) == size * 10
+    assert len(server.requests) == size * 20
     assert server.connections <= size
     assert not caplog.records
 

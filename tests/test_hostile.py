@@ -40,7 +40,6 @@ from sockets import Server, answer, close
 anything = settings(
     deadline=None,
     derandomize=True,
-    max_examples=40,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 unicode = st.text(st.characters(exclude_categories=()))
