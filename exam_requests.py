@@ -17,7 +17,7 @@ status what happened
 404    the id names nothing (not sent), or the record is not found;
        `get_task` and `get_sequence`: also the exam manager's 400 and 422
 422    the payload is not valid for its model, or JSON cannot hold it (not sent)
-4xx    any other refusal by the exam manager, as it came
+4xx    the exam manager refused for another reason: its status (400, 409, 422, ...)
 502    the exam manager failed (5xx, 3xx, a 2xx that is not the documented one),
        or what it answered is not the model, not HTTP or too large
 503    there is no connection: refused, unknown host, reset, dropped
@@ -56,7 +56,7 @@ from contextlib import suppress
 from datetime import date, datetime
 from enum import Enum
 from types import NoneType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 from urllib.parse import quote
 from uuid import UUID
 
@@ -65,6 +65,7 @@ import urllib3
 from fastapi import HTTPException
 from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
+from pydantic_core.core_schema import ErrorType
 from requests.adapters import HTTPAdapter
 from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
@@ -422,7 +423,7 @@ def _json(value: Any) -> bytes:
 def _request(
     method: str, url: str, authorization: str, body: bytes | None
 ) -> requests.PreparedRequest:
-    # Filled in by hand: `prepare` takes about as long as the rest of a call.
+    # Filled in by hand: `prepare` would take a fifth as long as a whole call.
     request = requests.PreparedRequest()
     request.method = method
     request.url = url
@@ -525,7 +526,7 @@ def _unanswered(error: Exception) -> _CallError:
 
 
 class _Problem(BaseModel):
-    type: str = ""
+    type: str
     loc: list[str | int]
     msg: str
 
@@ -575,11 +576,18 @@ def _problems(error: ValidationError) -> str:
     return _fields((problem["type"], problem["loc"], problem["msg"]) for problem in error.errors())
 
 
+_KINDS = frozenset(get_args(ErrorType))
+
+
 def _fields(problems: Iterable[tuple[str, Sequence[str | int], str]]) -> str:
-    """Name the fields that are wrong, without what pydantic quotes of their values."""
+    """Name the fields that are wrong, and why in pydantic's words, without any of their values."""
     lines = []
     for kind, loc, message in problems:
-        if kind != "enum":  # In others, what follows a comma may be the value.
+        if kind not in _KINDS:  # Another author's words may hold anything.
+            message = ""
+        elif kind == "union_tag_invalid":  # "Input tag '...' found using 'kind' does not ..."
+            message = message.rpartition(" found using ")[2]
+        elif kind not in {"enum", "literal_error"}:  # What follows a comma may be the value.
             message = message.partition(",")[0]
         lines.append(": ".join(filter(None, (".".join(map(str, loc)), message))))
     return "; ".join(lines)

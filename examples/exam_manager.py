@@ -328,7 +328,7 @@ def main() -> None:
         print(f"DAG_TASK_ID={manager.dag_task_id}")
         print(f"SEQUENCE_ID={manager.sequence_id}")
         print('curl -H "Authorization: Bearer $TOKEN" $EXAM_MANAGER_URL/api/v1/exam/task/$TASK_ID')
-        print("\nThe requests that arrive:\n", flush=True)
+        print("\nThe requests that arrive, their paths decoded:\n", flush=True)
         threading.Event().wait()
 
 

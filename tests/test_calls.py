@@ -300,7 +300,12 @@ def test_a_hundred_wrong_fields_are_named(
 def test_a_problem_of_the_whole_has_no_field(
     mock: responses.RequestsMock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    expect(mock, SET_RESULT, 422, json={"detail": [{"loc": ["body"], "msg": "Field required"}]})
+    expect(
+        mock,
+        SET_RESULT,
+        422,
+        json={"detail": [{"type": "missing", "loc": ["body"], "msg": "Field required"}]},
+    )
     assert SET_RESULT.fails(caplog, 422) == "Error updating result: Field required"
 
 
@@ -318,10 +323,19 @@ def test_a_list_of_problems_becomes_field_and_message(
             "msg": f"Nor that., {PAYLOAD_VALUE}",
             "input": PAYLOAD_VALUE,
         },
+        {
+            "type": "union_tag_invalid",
+            "loc": ["body"],
+            "msg": f"Input tag '{PAYLOAD_VALUE}' found using 'a' does not match: 'b', 'c'",
+        },
+        {"type": "of_the_service", "loc": ["body", "d"], "msg": PAYLOAD_VALUE},
     ]
     expect(mock, SET_RESULT, 422, json={"detail": problems})
     detail = SET_RESULT.fails(caplog, 422)
-    assert detail == "Error updating result: type: Not that.; files.3: Nor that."
+    assert detail == (
+        "Error updating result: type: Not that.; files.3: Nor that.;"
+        " 'a' does not match: 'b', 'c'; d"
+    )
 
 
 @pytest.mark.parametrize(

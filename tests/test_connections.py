@@ -321,7 +321,7 @@ def test_a_fork_amid_the_first_call_does_not_hang_the_child() -> None:
         run(script, FORK)
 
 
-# Settings.
+# The process, and what others put into it.
 
 
 def test_a_connection_that_is_never_made_does_not_keep_the_process_alive() -> None:

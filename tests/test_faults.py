@@ -105,7 +105,7 @@ def test_a_delay_is_a_504_that_names_the_limit(
     assert sorted(called(request).function for request in server.requests) == FUNCTIONS
 
 
-def test_interim_answers_without_an_end_are_a_504(
+def test_interim_answers_without_an_end_are_a_502_or_a_504(
     serve: Serve, short: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = serve(floods(b"", b"HTTP/1.1 100 Continue\r\n\r\n"))

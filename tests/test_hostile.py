@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from enum import Enum
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import MagicMock, Mock
 from urllib.parse import unquote
 from uuid import UUID
@@ -16,7 +16,8 @@ import pytest
 from fastapi import HTTPException
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from pydantic import SecretStr, field_validator, model_validator
+from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 import exam_requests
 from calls import (
@@ -372,7 +373,7 @@ def test_a_value_may_be_so_deep_and_no_deeper(
 
 
 @each(PUTS)
-def test_a_field_that_was_deleted_is_a_422(
+def test_a_field_that_is_missing_is_a_422(
     server: Server, call: Call, caplog: pytest.LogCaptureFixture
 ) -> None:
     payload = call.payload().model_construct()
@@ -427,18 +428,60 @@ def test_a_key_that_is_no_text_is_not_quoted(
     assert not server.requests
 
 
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (ValueError(PAYLOAD_VALUE), "directory: Value error"),
+        (PydanticCustomError("mine", PAYLOAD_VALUE), "directory"),  # type: ignore[arg-type]
+    ],
+    ids=repr,
+)
 def test_what_a_validator_says_of_a_value_is_not_quoted(
-    server: Server, caplog: pytest.LogCaptureFixture
+    server: Server, error: Exception, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Strict(exam_requests.SetResult):
         @field_validator("directory")
         @classmethod
         def refuse(cls, value: str) -> str:
-            raise ValueError(value)
+            raise error
 
     payload = Strict.model_construct(**result_payload().model_dump())
+    assert SET_RESULT.fails(caplog, 422, payload=payload) == f"Error updating result: {why}"
+
+
+class Phantom(BaseModel):
+    """One kind of a union."""
+
+    kind: Literal["phantom", "water"]
+
+
+class Volunteer(BaseModel):
+    """Another kind of a union."""
+
+    kind: Literal["volunteer"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [
+        (
+            "subject",
+            {"kind": f"a found using b, {PAYLOAD_VALUE}"},
+            "'kind' does not match any of the expected tags: 'phantom', 'water', 'volunteer'",
+        ),
+        ("coil", PAYLOAD_VALUE, "Input should be 'head', 'body' or 'knee'"),
+    ],
+)
+def test_a_choice_is_named_and_not_what_was_chosen_instead(
+    server: Server, field: str, value: Any, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Chosen(exam_requests.SetResult):
+        subject: Phantom | Volunteer = Field(Volunteer(kind="volunteer"), discriminator="kind")
+        coil: Literal["head", "body", "knee"] = "head"
+
+    payload = Chosen.model_construct(**result_payload().model_dump(), **{field: value})
     detail = SET_RESULT.fails(caplog, 422, payload=payload)
-    assert detail == "Error updating result: directory: Value error"
+    assert detail == f"Error updating result: {field}: {why}"
 
 
 def test_a_payload_whose_fields_are_well_but_not_the_whole_is_a_422(

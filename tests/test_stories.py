@@ -70,7 +70,7 @@ def test_an_expired_token_is_a_401(
 
 
 @each([call for call in CALLS if call.function != "get_sequence"])
-def test_an_unknown_id_is_a_404(
+def test_an_unknown_id_is_refused_as_the_exam_manager_says_it(
     exam_manager: ExamManager, call: Call, caplog: pytest.LogCaptureFixture
 ) -> None:
     arguments: dict[str, Any] = {"record_id": UNKNOWN, "token": exam_manager.token}
