@@ -17,7 +17,7 @@ status what happened
 404    the id names nothing (not sent), or the record is not found;
        `get_task` and `get_sequence`: also the exam manager's 400 and 422
 422    the payload is not valid for its model, or JSON cannot hold it (not sent)
-4xx    the exam manager refused for another reason: its status (400, 409, 422, ...)
+4xx    the exam manager refused for another reason: its status (400, 409, ...)
 502    the exam manager failed (5xx, 3xx, a 2xx that is not the documented one),
        or what it answered is not the model, not HTTP or too large
 503    there is no connection: refused, unknown host, reset, dropped
