@@ -51,7 +51,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import date, datetime
 from enum import Enum
@@ -124,6 +124,8 @@ _CALL_SECONDS = 8.5  # The rest of the 10 s is for reading the JSON, which nothi
 _SEQUENCE_BYTES = 96 * 2**20
 _RECORD_BYTES = 8 * 2**20
 _VALUES = 200_000  # Of a payload or an answer; pydantic reads so many in 1 s at most.
+_VALUE_BYTES = _RECORD_BYTES // _VALUES  # What a value of a payload counts at least.
+_HEAD_BYTES = 2**14  # Of an answer; Python reads some heads in the square of their length.
 _DEPTH = 190  # Of a field; pydantic reads 200.
 _ID_CHARACTERS = 4096
 
@@ -343,32 +345,41 @@ def _call(
 
 
 def _authorization(token: str) -> str:
-    if not isinstance(token, str) or not _B64TOKEN.fullmatch(token):
+    text = _text(token)
+    if not _B64TOKEN.fullmatch(text):
         raise _CallError(401, "the access token is not a bearer token")
-    return "".join(("Bearer ", token))  # A subclass of `str` may format itself otherwise.
+    return f"Bearer {text}"
 
 
 def _segment(record_id: str) -> str:
     # Ids come in messages of devices; `DELETE /result/../<uuid>` would delete an exam.
-    text = str(record_id) if isinstance(record_id, UUID) else record_id
+    text = str(record_id) if isinstance(record_id, UUID) else _text(record_id)
     try:
         segment = quote(text, safe="") if len(text) <= _ID_CHARACTERS else ""
-    except (TypeError, UnicodeEncodeError):  # `sequence_id` of a task may be None.
+    except UnicodeEncodeError:
         segment = ""
     if segment in {"", ".", ".."}:
         raise _CallError(404, "the id names nothing")
     return segment
 
 
-def _body(payload: BaseModel | None, model: type[BaseModel]) -> bytes:
+def _text(value: Any) -> str:
+    """Return a string as it is, whatever a subclass says of it; what is none is empty."""
+    return str.__str__(value) if issubclass(type(value), str) else ""
+
+
+def _body(payload: Any, model: type[BaseModel]) -> bytes:
     """Write a payload, checked again, nested models too: a handler may assign anything."""
-    if not isinstance(payload, model):
+    if not issubclass(type(payload), model):
         raise _CallError(422, f"the payload is not of type {model.__name__}")
     try:
-        budget = iter(range(_VALUES))
-        for field, value in payload:
+        budget = [_RECORD_BYTES]
+        for field, value in BaseModel.__iter__(payload):
             _check(field, value, budget)
-        checked = type(payload).model_validate(payload.model_dump(by_alias=True, warnings=False))
+        dump = payload.model_dump(
+            by_alias=True, round_trip=True, serialize_as_any=True, warnings=False
+        )
+        checked = type(payload).model_validate(dump)
         return _json(checked.model_dump(by_alias=True, warnings=False))
     except _CallError:
         raise
@@ -378,40 +389,49 @@ def _body(payload: BaseModel | None, model: type[BaseModel]) -> bytes:
         raise _CallError(422, "payload: JSON cannot hold the value") from None
 
 
-# What JSON can hold, and what raises an error for the values that it cannot: surrogates, NaN,
-# infinities, undecodable bytes, and numbers of more digits than Python reads.
-_HOLDS: dict[type, Callable[[Any], object]] = {
-    **dict.fromkeys((NoneType, bool, UUID, datetime, date), id),
-    **{str: str.encode, bytes: bytes.decode, int: str, float: math.floor},
+# What JSON can hold, with the bytes that it adds to the least, or an error for what JSON cannot
+# hold: surrogates, undecodable bytes, more digits than Python reads, NaN and infinities.
+_SIZE: dict[type, Callable[[Any], int]] = {
+    **dict.fromkeys((NoneType, bool, UUID, datetime, date), lambda _: 0),
+    str: lambda value: len(str.encode(value)),
+    bytes: lambda value: len(bytes.decode(value)),
+    int: lambda value: len(int.__str__(value)),
+    float: lambda value: 0 * math.floor(value),
 }
 
 
-def _check(field: str, value: Any, budget: Iterator[int], depth: int = 1) -> None:
-    """Raise an error that names the field if JSON cannot hold the value, or it has no end."""
+def _check(field: str, value: Any, budget: list[int], depth: int = 1) -> None:
+    """Raise an error that names the field if JSON cannot hold the value, or it is too large."""
+    budget[0] -= _VALUE_BYTES
     try:
-        next(budget)
         if depth > _DEPTH:
             raise ValueError
-        if holds := _HOLDS.get(type(value)):
-            holds(value)
+        # As pydantic reads them: a subclass may show itself otherwise.
+        if size := _SIZE.get(type(value)):
+            budget[0] -= size(value)
         elif isinstance(value, BaseModel):
-            for name, part in value:
+            for name, part in BaseModel.__iter__(value):
                 _check(f"{field}.{name}", part, budget, depth + 1)
         elif isinstance(value, dict):
-            for key, part in value.items():
-                key.encode()
+            for key, part in dict.items(value):
+                budget[0] -= len(str.encode(key))
                 _check(field, part, budget, depth + 1)
-        elif isinstance(value, (list, tuple)):
-            for part in value:
+        elif isinstance(value, list):
+            for part in list.__iter__(value):
+                _check(field, part, budget, depth + 1)
+        elif isinstance(value, tuple):
+            for part in tuple.__iter__(value):
                 _check(field, part, budget, depth + 1)
         elif isinstance(value, Enum):
             _check(field, value.value, budget, depth + 1)
         else:
-            next(holds for kind, holds in _HOLDS.items() if isinstance(value, kind))(value)
+            budget[0] -= next(_SIZE[kind] for kind in _SIZE if isinstance(value, kind))(value)
     except _CallError:
         raise
     except Exception:  # An object may raise anything when it is read.
         raise _CallError(422, f"{field}: JSON cannot hold the value") from None
+    if budget[0] < 0:
+        raise _CallError(422, f"{field}: the value is too large")
 
 
 def _json(value: Any) -> bytes:
@@ -560,7 +580,9 @@ def _record(method: str, answer: bytes, model: type[_Model]) -> _Model:
             if data.get("task_type", "ACQUISITION") != "ACQUISITION":
                 raise _CallError(400 if method == "GET" else 502, "it is not an acquisition task")
         record = model.model_validate(data)
-        _JSON.validate_python(data)  # No 1e999, also where the model takes anything.
+        # Some fields take anything, and pydantic takes 1e999 for an infinity.
+        if not _JSON.validator.isinstance_python(data):
+            raise _CallError(502, "the exam manager's answer holds a number beyond a float")
         return record
     except ValidationError as error:
         why = f"the exam manager's answer is not a valid {model.__name__}: {_problems(error)}"
@@ -645,13 +667,33 @@ class _Reader(io.RawIOBase):
         super().close()
 
 
+class _Lines(io.BufferedReader):
+    """Bounds what is read by the line: the head of an answer, the sizes of its chunks."""
+
+    _size = 0
+
+    def readline(self, *_: Any) -> bytes:
+        line = super().readline(_HEAD_BYTES)
+        self._size += len(line)
+        if self._size >= _HEAD_BYTES:
+            raise http.client.LineTooLong("head")
+        return line
+
+    def read(self, *size: Any) -> bytes:
+        self._size = 0
+        return super().read(*size)
+
+
 class _Response(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_Reader(sock, self.fp.detach()))
+        self.fp = _Lines(_Reader(sock, self.fp.detach()))
 
     def begin(self) -> None:
-        super().begin()
+        try:
+            super().begin()
+        except TypeError:  # The head is read by a parser of mail, which trips over some boundaries.
+            raise http.client.HTTPException from None
         if self.msg.defects or self.msg.get_payload():  # urllib3 would log what they hold.
             raise http.client.HTTPException
         del self.msg["Set-Cookie"]  # requests would read it for each response.

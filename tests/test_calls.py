@@ -13,6 +13,7 @@ from responses import matchers
 
 import exam_requests
 from calls import (
+    ANSWER_VALUE,
     CALLS,
     CREATE_BLANK_RESULT,
     DELETE_BLANK_RESULT,
@@ -243,9 +244,11 @@ def test_a_number_beyond_a_float_is_a_502(
 def test_a_number_beyond_a_float_in_the_meta_data_is_a_502(
     mock: responses.RequestsMock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    body = json.dumps({**SET_RESULT.answer, "meta": {"x": 0}}).replace("0}", "1e999}")
+    body = json.dumps({**SET_RESULT.answer, "meta": {ANSWER_VALUE: 0}}).replace("0}", "1e999}")
     expect(mock, SET_RESULT, 200, body=body)
-    assert "Input should be a finite number" in SET_RESULT.fails(caplog, 502)
+    detail = SET_RESULT.fails(caplog, 502)
+    why = "the exam manager's answer holds a number beyond a float"
+    assert detail == f"Error updating result: {why}"
 
 
 @pytest.mark.parametrize("text", ["", '"[,{', '\\"[,{\\'])

@@ -105,12 +105,14 @@ def test_a_delay_is_a_504_that_names_the_limit(
     assert sorted(called(request).function for request in server.requests) == FUNCTIONS
 
 
-def test_interim_answers_without_an_end_are_a_502_or_a_504(
-    serve: Serve, short: None, caplog: pytest.LogCaptureFixture
+def test_a_wait_ends_with_the_call(
+    serve: Serve, short: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = serve(floods(b"", b"HTTP/1.1 100 Continue\r\n\r\n"))
-    fail_at_once(caplog, 502, 504)  # A 502 where Python's own client counts them.
-    assert sorted(called(request).function for request in server.requests) == FUNCTIONS
+    serve(sends(then=quiet))
+    monkeypatch.setattr(exam_requests, "_WAIT_SECONDS", 60.0)
+    started = time.monotonic()
+    assert fail_at_once(caplog, 504) == [f"{call.what}: {SLOW}" for call in CALLS]
+    assert time.monotonic() - started < 10
 
 
 FAULTS: dict[str, tuple[Answer, set[int]]] = {
@@ -185,6 +187,18 @@ FAULTS: dict[str, tuple[Answer, set[int]]] = {
     ),
     "a gzip bomb": (
         sends(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n", gzip.compress(bytes(2**23))),
+        {502},
+    ),
+    "a chunk size that has no end": (floods(CHUNKED, b"f" * 2**16), {502}),
+    "trailers that have no end": (floods(CHUNKED + b"0\r\n", b"X: y\r\n" * 1000), {502}),
+    "interim answers that have no end": (floods(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), {502}),
+    # What Python's parser of heads takes long to read, or trips over.
+    "a head that takes long to read": (
+        sends(HEAD[:-2] + b'Content-Type: multipart/a; "' + b"\r\n ".join([b";" * 65_000] * 4)),
+        {502},
+    ),
+    "a boundary in parts": (
+        sends(HEAD[:-2] + b"Content-Type: multipart/a; boundary*=a; boundary*0=b\r\n\r\n", BODY),
         {502},
     ),
     # Protocols that nobody asked for.
@@ -360,10 +374,15 @@ def test_a_host_that_does_not_take_the_connection_is_a_504(
 
 @each(PUTS)
 def test_a_server_that_does_not_take_the_body_is_a_504(
-    aim: Callable[[str], None], call: Call, short: None, caplog: pytest.LogCaptureFixture
+    aim: Callable[[str], None],
+    call: Call,
+    short: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     payload = call.payload()
     payload.extra = "7" * 2**24
+    monkeypatch.setattr(exam_requests, "_RECORD_BYTES", 2**25)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         aim(f"http://127.0.0.1:{deaf.getsockname()[1]}")
         call.fails(caplog, 504, payload=payload)
@@ -382,6 +401,7 @@ def test_sending_may_take_longer_than_connecting(
     GET_TASK()
     payload = task_payload()
     payload.extra = "7" * 2**24
+    monkeypatch.setattr(exam_requests, "_RECORD_BYTES", 2**25)
     SET_TASK(payload=payload)
     assert server.connections == 1
 

@@ -16,7 +16,15 @@ import pytest
 from fastapi import HTTPException
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    RootModel,
+    SecretStr,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 import exam_requests
@@ -211,7 +219,7 @@ NOT_JSON = [
     *(math.nan, math.inf, -math.inf, object(), object, b"\xff", "\ud800", 10**5000, {object()}),
     *(lambda: None, circle, UUID, {"\ud800": 1}, {1: "one", "1": "another"}, ValueError("x")),
     *({1, 2}, {None: 1}, {math.nan: 1}, {(1,): 1}, {b"a": 1}, MagicMock(), SecretStr("secret")),
-    *(Decimal("NaN"), complex(math.nan, 1), shared, NotANumber.VALUE),
+    *(Decimal("NaN"), complex(math.nan, 1), NotANumber.VALUE),
 ]
 
 
@@ -243,6 +251,36 @@ def test_a_field_that_the_model_does_not_know_is_checked_as_well(
     detail = SET_TASK.fails(caplog, 422, payload=payload)
     assert detail == "Error updating task: later: JSON cannot hold the value"
     assert not server.requests
+
+
+class Empty(list[Any]):
+    """A list that shows nothing of what it holds."""
+
+    __iter__ = ().__iter__  # type: ignore[assignment]
+
+
+def test_what_a_list_does_not_show_is_checked_as_well(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    payload = result_payload()
+    payload.meta = {"a": Empty([math.nan])}
+    detail = SET_RESULT.fails(caplog, 422, payload=payload)
+    assert detail == "Error updating result: meta: JSON cannot hold the value"
+    assert not server.requests
+
+
+class Numbers(RootModel[list[int]]):
+    """A model that is read as the list that it holds."""
+
+    def __iter__(self) -> Any:
+        return iter(self.root)
+
+
+def test_a_model_that_is_read_as_something_else_is_sent(server: Server) -> None:
+    payload = result_payload()
+    payload.meta = {"a": Numbers([1, 2])}
+    SET_RESULT(payload=payload)
+    assert server.requests[0].endswith(b'"meta":{"a":[1,2]}}')
 
 
 class Trap(dict[str, Any]):
@@ -331,21 +369,36 @@ def test_a_value_without_an_end_is_a_422(
     assert not server.requests
 
 
-def test_so_many_values_are_sent_and_no_more(
+def test_so_much_is_sent_and_no_more(
     server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     payload = result_payload()
     payload.meta = {"a": [1, None, {"b": (2,)}]}
-    values = len(
-        ["type", "MRD", PAYLOAD_VALUE, "files", "a.mrd", "meta", "a", 1, None, "b", "()", 2]
-    )
-    monkeypatch.setattr(exam_requests, "_VALUES", values)
+    values = ["type", "MRD", "/", "files", "a.mrd", "meta", "a", 1, None, "b", "()", 2]
+    texts = "MRD" + PAYLOAD_VALUE + "a.mrd" + "a" + "1" + "b" + "2"
+    size = len(values) * exam_requests._VALUE_BYTES + len(texts)
+    monkeypatch.setattr(exam_requests, "_RECORD_BYTES", size)
     SET_RESULT(payload=payload)
     assert len(server.requests) == 1
-    monkeypatch.setattr(exam_requests, "_VALUES", values - 1)
+    monkeypatch.setattr(exam_requests, "_RECORD_BYTES", size - 1)
     detail = SET_RESULT.fails(caplog, 422, payload=payload)
-    assert detail == "Error updating result: meta: JSON cannot hold the value"
+    assert detail == "Error updating result: meta: the value is too large"
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [shared, [None] * 210_000, ["7" * 10**6] * 10_000, [10**4000] * 10_000, "7" * 2**23],
+    ids=["doubled", "many", "long texts", "long numbers", "one text"],
+)
+def test_a_value_that_is_too_large_is_a_422(
+    server: Server, value: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    payload = result_payload()
+    payload.meta = {"a": value}
+    detail = SET_RESULT.fails(caplog, 422, payload=payload)
+    assert detail == "Error updating result: meta: the value is too large"
+    assert not server.requests
 
 
 @pytest.mark.parametrize("container", [list, dict, "model"])
@@ -381,14 +434,23 @@ def test_a_field_that_is_missing_is_a_422(
     assert not server.requests
 
 
+class Masked:
+    """An object that does not say what it is."""
+
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError(PAYLOAD_VALUE)
+
+
 @each(PUTS)
 @pytest.mark.parametrize(
-    "payload", [None, {}, "payload", object()], ids=lambda payload: type(payload).__name__
+    "make",
+    [type(None), dict, str, object, Masked, lambda: Mock(spec=exam_requests.SetResult)],
 )
 def test_a_payload_that_is_no_model_is_a_422(
-    server: Server, call: Call, payload: Any, caplog: pytest.LogCaptureFixture
+    server: Server, call: Call, make: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    detail = call.fails(caplog, 422, payload=payload)
+    detail = call.fails(caplog, 422, payload=make())
     model = type(call.payload()).__name__
     assert detail == f"{call.what}: the payload is not of type {model}"
     assert not server.requests
@@ -406,18 +468,30 @@ def test_a_payload_that_cannot_be_read_is_a_422(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Unreadable(exam_requests.SetResult):
-        def __iter__(self) -> Any:
+        @model_serializer
+        def refuse(self) -> Any:
             raise RuntimeError(PAYLOAD_VALUE)
 
-    unreadable = Unreadable.model_construct(type="MRD", directory="/d", meta={"x": math.nan})
+    unreadable = Unreadable.model_construct(type="MRD", directory="/d")
     blank = exam_requests.SetResult.__new__(exam_requests.SetResult)
-    for payload in (unreadable, blank, Mock(spec=exam_requests.SetResult)):
+    for payload in (unreadable, blank):
         detail = SET_RESULT.fails(caplog, 422, payload=payload)
         assert detail == "Error updating result: payload: JSON cannot hold the value"
     assert not server.requests
 
 
-@pytest.mark.parametrize("key", [(PAYLOAD_VALUE,), PAYLOAD_VALUE.encode() + b"\xff", 19700101])
+class Encoded:
+    """A key that is not text, although it can be encoded."""
+
+    encode = PAYLOAD_VALUE.encode
+    __repr__ = PAYLOAD_VALUE.__str__
+
+
+@pytest.mark.parametrize(
+    "key",
+    [(PAYLOAD_VALUE,), PAYLOAD_VALUE.encode() + b"\xff", 19700101, Encoded()],
+    ids=lambda key: type(key).__name__,
+)
 def test_a_key_that_is_no_text_is_not_quoted(
     server: Server, key: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -504,6 +578,33 @@ def test_a_subclass_of_str_is_sent_as_the_text_that_it_is(server: Server) -> Non
     GET_TASK(Text.ABC, token=Text.ABC)
     ((line, *headers),) = heads(server)
     assert line == "GET /api/v1/exam/task/abc HTTP/1.1"
+    assert "Authorization: Bearer abc" in headers
+
+
+class Shy(str):
+    """A text that is none by all that it says of itself."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def encode(self, *_: Any) -> Any:
+        raise RuntimeError(PAYLOAD_VALUE)
+
+    __str__ = __format__ = encode  # type: ignore[assignment]
+
+
+def test_a_mock_of_a_token_is_a_401(server: Server) -> None:
+    with pytest.raises(HTTPException) as raised:
+        GET_TASK(token=Mock(spec=str))
+    assert raised.value.status_code == 401
+    assert not server.requests
+
+
+@each(CALLS)
+def test_a_text_that_shows_itself_otherwise_stays_in_its_place(server: Server, call: Call) -> None:
+    call(Shy("../exam/7"), token=Shy("abc"))
+    ((line, *headers),) = heads(server)
+    assert line == f"{call.method} {call.url('..%2Fexam%2F7')[24:]} HTTP/1.1"
     assert "Authorization: Bearer abc" in headers
 
 
