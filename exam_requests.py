@@ -376,10 +376,7 @@ def _body(payload: Any, model: type[BaseModel]) -> bytes:
         budget = [_RECORD_BYTES]
         for field, value in BaseModel.__iter__(payload):
             _check(field, value, budget)
-        dump = payload.model_dump(
-            by_alias=True, round_trip=True, serialize_as_any=True, warnings=False
-        )
-        checked = type(payload).model_validate(dump)
+        checked = type(payload).model_validate(payload.model_dump(by_alias=True, warnings=False))
         return _json(checked.model_dump(by_alias=True, warnings=False))
     except _CallError:
         raise
