@@ -462,6 +462,14 @@ def test_an_answer_in_chunks_is_read(serve: Serve, then: Any) -> None:
     assert GET_TASK().model_dump(mode="json") == GET_TASK.answer
 
 
+def test_an_answer_may_have_very_many_chunks(serve: Serve) -> None:
+    body = json.dumps({**GET_SEQUENCE.answer, "seq_file": "7" * 2**17}).encode()
+    body += b" " * (-len(body) % 16)
+    chunks = [b"10\r\n%s\r\n" % body[at : at + 16] for at in range(0, len(body), 16)]
+    serve(sends(CHUNKED, *chunks, b"0\r\n\r\n"))
+    assert GET_SEQUENCE().seq_file == "7" * 2**17
+
+
 def test_an_answer_that_ends_with_its_connection_is_read(serve: Serve) -> None:
     serve(sends(b"HTTP/1.0 200 OK\r\n\r\n", BODY))
     assert GET_TASK().model_dump(mode="json") == GET_TASK.answer

@@ -253,17 +253,19 @@ def test_a_field_that_the_model_does_not_know_is_checked_as_well(
     assert not server.requests
 
 
-class Empty(list[Any]):
-    """A list that shows nothing of what it holds."""
+def nothing(_: Any) -> Any:
+    """Show nothing of what a container holds."""
+    return iter(())
 
-    __iter__ = ().__iter__  # type: ignore[assignment]
 
-
-def test_what_a_list_does_not_show_is_checked_as_well(
-    server: Server, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("kind", "held"), [(list, [math.nan]), (tuple, [math.nan]), (dict, {"a": math.nan})]
+)
+def test_what_a_container_does_not_show_is_checked_as_well(
+    server: Server, kind: type, held: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     payload = result_payload()
-    payload.meta = {"a": Empty([math.nan])}
+    payload.meta = {"a": type("Empty", (kind,), {"__iter__": nothing, "items": nothing})(held)}
     detail = SET_RESULT.fails(caplog, 422, payload=payload)
     assert detail == "Error updating result: meta: JSON cannot hold the value"
     assert not server.requests
