@@ -16,7 +16,8 @@ status what happened
 403    the user may not do this
 404    the id names nothing (not sent), or the record is not found;
        `get_task` and `get_sequence`: also the exam manager's 400 and 422
-422    the payload is not valid for its model, or JSON cannot hold it (not sent)
+422    the payload is not valid for its model, JSON cannot hold it, or it is too
+       large (not sent)
 4xx    the exam manager refused for another reason: its status (400, 409, ...)
 502    the exam manager failed (5xx, 3xx, a 2xx that is not the documented one),
        or what it answered is not the model, not HTTP or too large
@@ -386,8 +387,8 @@ def _body(payload: Any, model: type[BaseModel]) -> bytes:
         raise _CallError(422, "payload: JSON cannot hold the value") from None
 
 
-# What JSON can hold, with the bytes that it adds to the least, or an error for what JSON cannot
-# hold: surrogates, undecodable bytes, more digits than Python reads, NaN and infinities.
+# What JSON can hold: the bytes of a value beyond `_VALUE_BYTES`, or an error for what JSON cannot
+# hold, such as surrogates, undecodable bytes, NaN, infinities and more digits than Python reads.
 _SIZE: dict[type, Callable[[Any], int]] = {
     **dict.fromkeys((NoneType, bool, UUID, datetime, date), lambda _: 0),
     str: lambda value: len(str.encode(value)),

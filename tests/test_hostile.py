@@ -595,19 +595,19 @@ class Shy(str):
     __str__ = __format__ = encode  # type: ignore[assignment]
 
 
-def test_a_mock_of_a_token_is_a_401(server: Server) -> None:
-    with pytest.raises(HTTPException) as raised:
-        GET_TASK(token=Mock(spec=str))
-    assert raised.value.status_code == 401
-    assert not server.requests
-
-
 @each(CALLS)
 def test_a_text_that_shows_itself_otherwise_stays_in_its_place(server: Server, call: Call) -> None:
     call(Shy("../exam/7"), token=Shy("abc"))
     ((line, *headers),) = heads(server)
     assert line == f"{call.method} {call.url('..%2Fexam%2F7')[24:]} HTTP/1.1"
     assert "Authorization: Bearer abc" in headers
+
+
+def test_a_mock_of_a_token_is_a_401(server: Server) -> None:
+    with pytest.raises(HTTPException) as raised:
+        GET_TASK(token=Mock(spec=str))
+    assert raised.value.status_code == 401
+    assert not server.requests
 
 
 def outcome(call: Call) -> Any:
