@@ -150,7 +150,7 @@ def test_no_call_fails_where_the_service_hangs_up_on_idle_connections(service: s
         for worker in range(10):
             if not (child := os.fork()):
                 moment = random.Random(worker)
-                for number in range(300):
+                for number in range(400):
                     calls[number % 10](f"{{worker}}-{{number}}")
                     time.sleep(0.01 + moment.uniform(-0.005, 0.005))
                 os._exit(0)
@@ -159,7 +159,7 @@ def test_no_call_fails_where_the_service_hangs_up_on_idle_connections(service: s
     """
     assert run(script) == f"{[0] * 10}\n"
     arrived = requests.get(f"{service}/arrived", timeout=5).json()
-    assert len(arrived) == 3000
+    assert len(arrived) == 4000
     assert {arrived[call] for call in arrived if call.startswith(("POST", "DELETE"))} == {1}
 
 
