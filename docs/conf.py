@@ -23,7 +23,6 @@ myst_fence_as_directive = ["mermaid"]
 mermaid_height = "auto"
 
 autoapi_dirs = [str(ROOT)]
-autoapi_file_patterns = ["exam_*.py"]
-autoapi_ignore = [f"{ROOT}/*/*"]  # only the files at the top
+autoapi_file_patterns = ["exam_requests.py", "exam_models/__init__.py"]
 autoapi_options = ["members", "undoc-members"]
 autoapi_add_toctree_entry = False

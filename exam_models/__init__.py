@@ -3,7 +3,7 @@
 
 """The exam manager's records, for use where ``scanhub_libraries`` is not installed.
 
-The fields are those of the exam manager of February 2026. Answers of August
+The names and the fields are those of ScanHub of February 2026. Answers of August
 2025, which lack ``position`` and ``calibration``, are read as well. A field that
 is newer than these models is kept as it came, nested ones included, so that a
 record that is read, changed and written back is whole.
@@ -55,7 +55,7 @@ class ItemStatus(str, Enum):
 class CalibrationType(str, Enum):
     """A calibration that precedes an acquisition."""
 
-    FLIP_ANGLE = "flip-angle"
+    FLIPANGLE = "flip-angle"
     FREQUENCY = "frequency"
     SHIMS = "shims"
 
@@ -74,7 +74,7 @@ class ResultType(str, Enum):
 
     DICOM = "DICOM"
     MRD = "MRD"
-    NUMPY = "NUMPY"
+    NPY = "NUMPY"
     CALIBRATION = "CALIBRATION"
     NOT_SET = "NOT_SET"
 
@@ -82,7 +82,7 @@ class ResultType(str, Enum):
 class _Record(BaseModel):
     """What all records have in common: they keep the fields that they do not know."""
 
-    model_config = ConfigDict(extra="allow", allow_inf_nan=False, populate_by_name=True)
+    model_config = ConfigDict(extra="allow", populate_by_name=True)
 
 
 class XYZ(_Record):
@@ -116,7 +116,7 @@ class SetResult(_Record):
     type: ResultType
     directory: str
     files: list[str] = []
-    meta: dict[str, Any] | None = None
+    meta: dict[Any, Any] | None = None
 
 
 class ResultOut(SetResult):
