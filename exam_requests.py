@@ -4,9 +4,8 @@
 """Handler for exam requests: the device manager's calls to the exam manager.
 
 Six blocking functions fetch tasks and sequences and create, update and delete
-results. Each takes the bearer token of the user on whose behalf it is called.
-Whatever the arguments are, and whatever the exam manager or the network does, it
-returns the documented model or raises `fastapi.HTTPException` within 10 s:
+results. Each takes the bearer token of the user on whose behalf it is called, and
+returns the documented model or raises `fastapi.HTTPException`:
 
 ====== ======================================================================
 status what happened
@@ -16,22 +15,23 @@ status what happened
 403    the user may not do this
 404    the id names nothing (not sent), or the record is not found;
        `get_task` and `get_sequence`: also the exam manager's 400 and 422
-422    the payload is not valid for its model, JSON cannot hold it, or it is too
-       large (not sent)
-4xx    the exam manager refused for another reason: its status (400, 409, ...)
+422    the payload is not valid for its model, or JSON cannot hold it (not sent)
+4xx    any other refusal, and one without a reason, as of a proxy: its status
 502    the exam manager failed (5xx, 3xx, a 2xx that is not the documented one),
-       or what it answered is not the model, not HTTP or too large
-503    there is no connection: refused, unknown host, reset, dropped
-504    a time limit passed: 3 s to connect, 6 s without a byte, 8.5 s in all
+       or its answer is not the model, not HTTP or more than 96 MiB
+503    no connection: refused, unknown host, dropped, a certificate or a setting
+504    a time limit: 3 s to connect to each address, 6 s without a byte, 10 s for
+       the answer and 1 s more for each 256 KiB of it, 60 s at most
 ====== ======================================================================
 
-``detail`` says what failed and why (``Error updating task: workflow_id must be
-an existing id.``); a 401 has ``WWW-Authenticate: Bearer``. No token and no value
-of a payload or an answer stands in a detail, a log record or a traceback; what
-the exam manager says of a refusal is passed on, less the token.
+``detail`` is one line that says what failed and why (``Error updating task:
+workflow_id must be an existing id.``); a 401 has ``WWW-Authenticate: Bearer``. No
+token and no value of a payload or an answer stands in a detail, a log record or a
+traceback; what the exam manager says of a refusal is passed on, less the token.
 
-``GET`` and ``PUT`` are sent a second time if the connection was dropped before a
-byte of an answer came; ``POST`` and ``DELETE`` never are.
+``GET`` and ``PUT`` are sent once more if the connection was dropped before the
+answer was there; ``POST`` and ``DELETE`` never are. A call that ended in 502, 503
+or 504 may have been carried out.
 
 The calls block: in an ``async def`` handler, use ``run_in_threadpool``.
 
@@ -42,55 +42,32 @@ netrc entry is used.
 """
 
 import http.client
-import io
 import logging
-import math
 import os
-import queue
 import re
-import socket
 import ssl
-import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
-from datetime import date, datetime
-from enum import Enum
-from types import NoneType
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
-from urllib.parse import quote
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit
 from uuid import UUID
 
 import requests
 import urllib3
 from fastapi import HTTPException
-from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json, to_json
-from pydantic_core.core_schema import ErrorType
 from requests.adapters import HTTPAdapter
-from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
-from urllib3.connection import HTTPConnection, HTTPSConnection
 
-if TYPE_CHECKING:
-    from exam_models import (  # type: ignore[import-not-found, unused-ignore]
-        AcquisitionTaskOut,
-        MRISequenceOut,
-        ResultOut,
-        SetResult,
-    )
-else:
-    try:
-        from scanhub_libraries.models import (
-            AcquisitionTaskOut,
-            MRISequenceOut,
-            ResultOut,
-            SetResult,
-        )
-    except ModuleNotFoundError as error:
-        if error.name != "scanhub_libraries":
-            raise
-        from exam_models import AcquisitionTaskOut, MRISequenceOut, ResultOut, SetResult
+try:
+    from scanhub_libraries.models import AcquisitionTaskOut, MRISequenceOut, ResultOut, SetResult
+except ModuleNotFoundError as error:
+    if error.name != "scanhub_libraries":
+        raise
+    from exam_models import AcquisitionTaskOut, MRISequenceOut, ResultOut, SetResult
 
 __all__ = [
     "RESULT_URI",
@@ -108,7 +85,29 @@ __all__ = [
     "set_task",
 ]
 
-_EXAM_MANAGER = (
+
+def _checked(url: str) -> str:
+    """Return an address that may work; with one that cannot, the service is not to start."""
+    try:
+        parts = urlsplit(url)
+        for wrong, what in (
+            (parts.scheme not in {"http", "https"}, "it does not begin with http:// or https://"),
+            ("@" in parts.netloc, "it holds a user"),
+            (parts.query or parts.fragment, "it holds a query or a fragment"),
+            (not re.fullmatch(r"[\w.:-]+", parts.hostname or ""), "its host is not a name"),
+            (parts.port == 0, "its port is 0"),
+            ("/api/v1/exam" in parts.path, "it ends with /api/v1/exam, which is added to it"),
+            (not re.fullmatch(r"(/[\w.~-]+)*", parts.path), "its path holds what a path does not"),
+        ):
+            if wrong:
+                raise ValueError(what)
+    except ValueError as error:
+        shown = re.sub("//.*@", "//...@", url)
+        raise ValueError(f"EXAM_MANAGER_URL is {shown!r}: {error}") from None
+    return url
+
+
+_EXAM_MANAGER = _checked(
     os.environ.get("EXAM_MANAGER_URL", "").strip().rstrip("/") or "http://exam-manager:8000"
 )
 
@@ -119,16 +118,15 @@ RESULT_URI = f"{_EXAM_MANAGER}/api/v1/exam/result"
 SEQUENCE_URI = f"{_EXAM_MANAGER}/api/v1/exam/sequence"
 """Address of the sequences, ``http://exam-manager:8000/api/v1/exam/sequence`` if it is not set."""
 
-_CONNECT_SECONDS = 3.0
-_WAIT_SECONDS = 6.0  # The exam manager may spend 5 s on the token before it answers.
-_CALL_SECONDS = 8.5  # The rest of the 10 s is for reading the JSON, which nothing can interrupt.
-_SEQUENCE_BYTES = 96 * 2**20
-_RECORD_BYTES = 8 * 2**20
-_VALUES = 200_000  # Of a payload or an answer; pydantic reads so many in 1 s at most.
-_VALUE_BYTES = _RECORD_BYTES // _VALUES  # What a value of a payload counts at least.
-_HEAD_BYTES = 2**14  # Of an answer; Python reads some heads in the square of their length.
-_DEPTH = 190  # Of a field; pydantic reads 200.
-_ID_CHARACTERS = 4096
+_CONNECT_SECONDS = 3.0  # To each address of the name.
+_WAIT_SECONDS = 6.0  # Without a byte: the exam manager may spend 5 s on the token.
+_ANSWER_SECONDS = 10.0  # For the answer as a whole, if it is small, ...
+_BYTES_PER_SECOND = 2**18  # ... and 1 s more for each so many bytes that have come, ...
+_LONGEST_SECONDS = 60.0  # ... but not longer.
+_ANSWER_BYTES = 96 * 2**20
+_ID_CHARACTERS = 128
+_SECRET_CHARACTERS = 16  # A token that is shorter is a test's, and may be a word of a detail.
+_DETAIL_CHARACTERS = 500
 
 _logger = logging.getLogger(__name__)
 
@@ -167,9 +165,8 @@ def set_task(
     task_id : str
         Id of the task, a UUID.
     payload : AcquisitionTaskOut
-        The whole task: the exam manager resets a field that is left out to its
-        default, and ignores those that are its own (``id``, ``creator``,
-        ``results``, ...).
+        The whole task: the exam manager resets fields that are left out, and
+        ignores those that are its own (``id``, ``creator``, ``results``, ...).
     user_access_token : str
         Bearer token of the user.
 
@@ -181,8 +178,7 @@ def set_task(
     Raises
     ------
     fastapi.HTTPException
-        404 if the task is not found, 400 if its workflow is not; else as in the
-        module's table.
+        400 if its workflow does not exist; else as in the module's table.
     """
     return _call(
         "PUT", "task", f"{TASK_URI}/", task_id, user_access_token, AcquisitionTaskOut, payload
@@ -207,8 +203,8 @@ def get_sequence(sequence_id: str, user_access_token: str) -> MRISequenceOut:
     Raises
     ------
     fastapi.HTTPException
-        404 if the sequence is not found; else as in the module's table. The
-        exam manager answers 500 to an id that is not an ObjectId: a 502 here.
+        404 if the sequence is not found, 502 if the id is not an ObjectId (the
+        exam manager answers 500 to it); else as in the module's table.
     """
     return _call(
         "GET", "sequence", f"{SEQUENCE_URI}/", sequence_id, user_access_token, MRISequenceOut
@@ -250,6 +246,10 @@ def delete_blank_result(result_id: str, user_access_token: str) -> None:
     user_access_token : str
         Bearer token of the user.
 
+    Returns
+    -------
+    None
+
     Raises
     ------
     fastapi.HTTPException
@@ -290,22 +290,16 @@ def set_result(result_id: str, payload: SetResult, user_access_token: str) -> Re
 _VERB = {"GET": "getting", "POST": "creating", "PUT": "updating", "DELETE": "deleting"}
 _DOCUMENTED_STATUS = {"GET": 200, "POST": 201, "PUT": 200, "DELETE": 204}
 _REPEATABLE = {"GET", "PUT"}
-_PAYLOAD_MODEL: dict[str, type[BaseModel]] = {"task": AcquisitionTaskOut, "result": SetResult}
-_B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, section 2.1
 
-_Model = TypeVar("_Model", bound=BaseModel)
+_Record = TypeVar("_Record", bound=BaseModel)
 
 
 class _Nothing(BaseModel):
-    """The body of a 204."""
+    """What a 204 holds."""
 
 
 class _CallError(Exception):
-    """What went wrong, on its way to `_call`, which makes it an `HTTPException`."""
-
-    def __init__(self, status: int, why: str) -> None:
-        self.status = status
-        self.why = why
+    """Status and reason of a call that failed, on their way to `_call`."""
 
 
 def _call(
@@ -314,458 +308,111 @@ def _call(
     url: str,
     record_id: str,
     token: str,
-    model: type[_Model],
+    model: type[_Record],
     payload: BaseModel | None = None,
-) -> _Model:
+) -> _Record:
     """Carry out one call; `url` lacks the id, which is its last part."""
     started = time.monotonic()
-    _clock.deadline = started + _CALL_SECONDS
-    answered: int | str = "not sent"
+    came: int | str = "not sent"
     try:
-        authorization = _authorization(token)
+        bearer = _bearer(token)
         url += _segment(record_id)
-        body = _body(payload, _PAYLOAD_MODEL[noun]) if method == "PUT" else None
-        limit = _SEQUENCE_BYTES if noun == "sequence" else _RECORD_BYTES
-        request = _request(method, url, authorization, body)
-        answered = "no answer"
-        answered, answer = _send(request, limit)
-        if answered != _DOCUMENTED_STATUS[method]:
-            raise _refusal(method, answered, answer, token)
+        body = _body(payload) if method == "PUT" else None
+        came = "no answer"
+        came, answer = _send(_request(method, url, bearer, body))
+        if came != _DOCUMENTED_STATUS[method]:
+            raise _refusal(method, came, answer)
         return _record(method, answer, model)
-    except _CallError as error:
-        status, why = error.status, error.why
+    except _CallError as failure:
+        status, why = failure.args
     finally:
         milliseconds = (time.monotonic() - started) * 1000
-        _logger.debug("%s %.300s: %s in %.1f ms", method, url, answered, milliseconds)
+        _logger.debug("%s %s: %s in %.1f ms", method, url, came, milliseconds)
     # Raised after the handler, not within it: a chained exception would hold values.
-    missing = method == "GET" and status == 404
-    what = f"{noun.capitalize()} not found" if missing else f"Error {_VERB[method]} {noun}"
-    detail = _detail(what, why)
-    _logger.warning("%s %.300s: %d %s", method, url, status, detail)
+    detail = f"Error {_VERB[method]} {noun}: {_line(why, str(token))}"
+    level = logging.WARNING if status >= 500 else logging.INFO
+    _logger.log(level, "%s %s: %d %s", method, url, status, detail)
     raise HTTPException(status, detail, {"WWW-Authenticate": "Bearer"} if status == 401 else None)
 
 
-def _authorization(token: str) -> str:
-    text = _text(token)
-    if not _B64TOKEN.fullmatch(text):
+def _line(text: str, token: str) -> str:
+    """Make one readable line, and take out a token that is long enough to be a secret."""
+    if len(token) >= _SECRET_CHARACTERS:
+        text = text.replace(token, "...")
+    text = text[:_DETAIL_CHARACTERS]
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+_B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, section 2.1
+
+
+def _bearer(token: object) -> str:
+    if not isinstance(token, str) or not _B64TOKEN.fullmatch(token):
         raise _CallError(401, "the access token is not a bearer token")
-    return f"Bearer {text}"
+    return "Bearer " + token
 
 
-def _segment(record_id: str) -> str:
-    # Ids come in messages of devices; `DELETE /result/../<uuid>` would delete an exam.
-    text = str(record_id) if isinstance(record_id, UUID) else _text(record_id)
-    try:
-        segment = quote(text, safe="") if len(text) <= _ID_CHARACTERS else ""
-    except UnicodeEncodeError:
-        segment = ""
-    if segment in {"", ".", ".."}:
+# Ids come in messages of devices: `DELETE /result/../<uuid>` would delete an exam, and uvicorn
+# decodes `%2F` before it looks for a route. What is longer may be a token.
+_ID = re.compile(rf"(?!\.\.?$)[^/\x00-\x1f\x7f-\x9f\ud800-\udfff]{{1,{_ID_CHARACTERS}}}")
+
+
+def _segment(record_id: object) -> str:
+    text = str(record_id) if isinstance(record_id, UUID) else record_id
+    if not isinstance(text, str) or not _ID.fullmatch(text):
         raise _CallError(404, "the id names nothing")
-    return segment
+    return quote(text, safe="")
 
 
-def _text(value: Any) -> str:
-    """Return a string as it is, whatever a subclass says of it; what is none is empty."""
-    return str.__str__(value) if issubclass(type(value), str) else ""
-
-
-def _body(payload: Any, model: type[BaseModel]) -> bytes:
-    """Write a payload, checked again, nested models too: a handler may assign anything."""
-    if not issubclass(type(payload), model):
-        raise _CallError(422, f"the payload is not of type {model.__name__}")
+def _body(payload: object) -> bytes:
+    """Write a payload, and check what the exam manager will read of it."""
+    if not isinstance(payload, BaseModel):
+        raise _CallError(422, f"the payload is not a model, but of type {type(payload).__name__}")
+    fields: Any = payload
     try:
-        budget = [_RECORD_BYTES]
-        for field, value in BaseModel.__iter__(payload):
-            _check(field, value, budget)
-        checked = type(payload).model_validate(payload.model_dump(by_alias=True, warnings=False))
-        return _json(checked.model_dump(by_alias=True, warnings=False))
-    except _CallError:
-        raise
+        fields = payload.model_dump(by_alias=True, warnings=False)
+        text = _json(fields)
+        type(payload).model_validate(from_json(text))
+        return text
     except ValidationError as error:
-        raise _CallError(422, _problems(error)) from None
-    except Exception:  # The validators and serializers of a model may raise anything.
-        raise _CallError(422, "payload: JSON cannot hold the value") from None
-
-
-# What JSON can hold: the bytes of a value beyond `_VALUE_BYTES`, or an error for what JSON cannot
-# hold, such as surrogates, undecodable bytes, NaN, infinities and more digits than Python reads.
-_SIZE: dict[type, Callable[[Any], int]] = {
-    **dict.fromkeys((NoneType, bool, UUID, datetime, date), lambda _: 0),
-    str: lambda value: len(str.encode(value)),
-    bytes: lambda value: len(bytes.decode(value)),
-    int: lambda value: len(int.__str__(value)),
-    float: lambda value: 0 * math.floor(value),
-}
-
-
-def _check(field: str, value: Any, budget: list[int], depth: int = 1) -> None:
-    """Raise an error that names the field if JSON cannot hold the value, or it is too large."""
-    budget[0] -= _VALUE_BYTES
-    try:
-        if depth > _DEPTH:
-            raise ValueError
-        # As pydantic reads them: a subclass may show itself otherwise.
-        if size := _SIZE.get(type(value)):
-            budget[0] -= size(value)
-        elif isinstance(value, BaseModel):
-            for name, part in BaseModel.__iter__(value):
-                _check(f"{field}.{name}", part, budget, depth + 1)
-        elif isinstance(value, dict):
-            for key, part in dict.items(value):
-                budget[0] -= len(str.encode(key))
-                _check(field, part, budget, depth + 1)
-        elif isinstance(value, list):
-            for part in list.__iter__(value):
-                _check(field, part, budget, depth + 1)
-        elif isinstance(value, tuple):
-            for part in tuple.__iter__(value):
-                _check(field, part, budget, depth + 1)
-        elif isinstance(value, Enum):
-            _check(field, value.value, budget, depth + 1)
-        else:
-            budget[0] -= next(_SIZE[kind] for kind in _SIZE if isinstance(value, kind))(value)
-    except _CallError:
-        raise
-    except Exception:  # An object may raise anything when it is read.
-        raise _CallError(422, f"{field}: JSON cannot hold the value") from None
-    if budget[0] < 0:
-        raise _CallError(422, f"{field}: the value is too large")
+        raise _CallError(422, _fields(error.errors())) from None
+    except Exception:  # An object's own code may raise anything.
+        raise _CallError(422, _misfit(fields)) from None
 
 
 def _json(value: Any) -> bytes:
     text = to_json(value, inf_nan_mode="constants")
-    from_json(text, allow_inf_nan=False)  # Raises for NaN, and for what is too long or too deep.
+    from_json(text, allow_inf_nan=False)  # The exam manager would read NaN as null.
     return text
 
 
-def _request(
-    method: str, url: str, authorization: str, body: bytes | None
-) -> requests.PreparedRequest:
+def _misfit(value: Any, *place: str) -> str:
+    """Name the innermost value that JSON cannot hold, by its place and its type."""
+    parts: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, dict):
+        parts = value.items()
+    elif isinstance(value, (list, tuple)):
+        parts = enumerate(value)
+    for key, part in parts if len(place) < 20 else ():  # A circle has no end.
+        try:
+            _json(part)
+        except Exception:  # An object's own code may raise anything.
+            return _misfit(part, *place, str(key))
+    kind = "NaN or an infinity" if isinstance(value, float) else f"this {type(value).__name__}"
+    return f"{'.'.join(place) or 'payload'}: JSON cannot hold {kind}"
+
+
+def _request(method: str, url: str, bearer: str, body: bytes | None) -> requests.PreparedRequest:
     # Filled in by hand: `prepare` would take a fifth as long as a whole call.
     request = requests.PreparedRequest()
     request.method = method
     request.url = url
-    request.headers = CaseInsensitiveDict(Accept="application/json", Authorization=authorization)
+    request.headers = CaseInsensitiveDict(Accept="application/json", Authorization=bearer)
     if body is not None:
         request.body = body
         request.headers["Content-Type"] = "application/json"
         request.headers["Content-Length"] = str(len(body))
     return request
-
-
-def _send(request: requests.PreparedRequest, limit: int) -> tuple[int, bytes]:
-    """Send a request, a second time only where that is safe; return status and body."""
-    _clock.answered = False
-    try:
-        if request.method in _REPEATABLE:
-            try:
-                return _exchange(_session, request, limit)
-            except requests.ConnectionError as error:
-                if _clock.answered or not isinstance(_cause(error), _DROPPED):
-                    raise
-        # On a connection of its own, be it the first try of a POST or the second of a GET: the
-        # exam manager closes one that was idle for 5 s, and what is sent at that moment fails.
-        request.headers["Connection"] = "close"
-        with _Session() as session:
-            return _exchange(session, request, limit)
-    except (OSError, ValueError, RuntimeError, urllib3.exceptions.HTTPError) as error:
-        raise _unanswered(error) from None
-
-
-def _exchange(
-    session: requests.Session, request: requests.PreparedRequest, limit: int
-) -> tuple[int, bytes]:
-    with session.send(
-        request,
-        stream=True,
-        timeout=(_left(_CONNECT_SECONDS), _WAIT_SECONDS),
-        verify=os.environ.get("REQUESTS_CA_BUNDLE") or True,
-        proxies={},
-    ) as response:
-        if not response.headers.get("Content-Length", "0").strip().isdecimal():
-            raise _CallError(502, "the answer's Content-Length is not a number")
-        if "," in response.headers.get("Content-Encoding", ""):  # costs minutes to decode
-            raise _CallError(502, "the answer is encoded more than once")
-        pieces = []
-        size = 0
-        for piece in response.iter_content(2**20):
-            pieces.append(piece)
-            size += len(piece)
-            if size > (limit if response.ok else _RECORD_BYTES):
-                raise _CallError(502, "the answer is too large")
-        answer = b"".join(pieces)
-    # At first with what stands within strings, since leaving that out takes time.
-    if len(answer) > _VALUES and _is_crowded(answer) and _is_crowded(_structure(answer)):
-        raise _CallError(502, "the answer is too large")
-    return response.status_code, answer
-
-
-def _is_crowded(text: bytes) -> bool:
-    """Whether a JSON text may hold too many values, by its commas and brackets."""
-    marks = 0
-    for mark in (b",", b"[", b"{"):
-        place = text.find(mark)  # Ten times as fast as `count` where there are few.
-        while place >= 0 and marks <= _VALUES:
-            marks += 1
-            place = text.find(mark, place + 1)
-    return marks > _VALUES
-
-
-def _structure(text: bytes) -> bytes:
-    """Leave out the strings of a JSON text; of each value there may be two, with its key."""
-    quoted = text.replace(rb"\\", b"").replace(rb"\"", b"")
-    return b"".join(quoted.split(b'"', 4 * _VALUES)[::2])
-
-
-def _cause(error: BaseException) -> BaseException:
-    """Unwrap an error: requests and urllib3 hold the one that they wrap as their last argument."""
-    inner = error.__cause__ or (error.args and error.args[-1])
-    return _cause(inner) if isinstance(inner, BaseException) else error
-
-
-_DROPPED = (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
-_TIMEOUTS = (TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError)
-
-
-def _unanswered(error: Exception) -> _CallError:
-    cause = _cause(error)
-    reason = getattr(cause, "strerror", None) or type(cause).__name__
-    if isinstance(cause, _TIMEOUTS):
-        if time.monotonic() >= _clock.deadline:
-            return _CallError(504, f"the call took longer than {_CALL_SECONDS:g} s")
-        if isinstance(error, requests.ConnectTimeout):
-            return _CallError(504, f"no connection to the exam manager in {_CONNECT_SECONDS:g} s")
-        return _CallError(504, f"the exam manager sent nothing for {_WAIT_SECONDS:g} s")
-    if not _clock.answered:
-        return _CallError(503, f"no connection to the exam manager ({reason})")
-    if isinstance(cause, (OSError, urllib3.exceptions.IncompleteRead)):
-        return _CallError(503, f"the exam manager broke off its answer ({reason})")
-    return _CallError(502, f"the exam manager's answer is not valid HTTP ({reason})")
-
-
-class _Problem(BaseModel):
-    type: str
-    loc: list[str | int]
-    msg: str
-
-
-class _Refusal(BaseModel):
-    detail: str | list[_Problem]
-
-
-def _refusal(method: str, status: int, answer: bytes, token: str) -> _CallError:
-    """Read the answer of an exam manager that did not do what it was asked."""
-    why = f"the exam manager answered {status}"
-    if not 400 <= status < 500:
-        return _CallError(502, why)
-    with suppress(ValidationError):
-        detail = _Refusal.model_validate_json(answer).detail
-        if not isinstance(detail, str):  # The first part of `loc` is where: body, query or path.
-            detail = _fields((problem.type, problem.loc[1:], problem.msg) for problem in detail)
-        why = detail.replace(token, "...")
-    return _CallError(404 if method == "GET" and status in {400, 422} else status, why)
-
-
-_JSON: TypeAdapter[Any] = TypeAdapter(JsonValue, config=ConfigDict(allow_inf_nan=False))
-
-
-def _record(method: str, answer: bytes, model: type[_Model]) -> _Model:
-    """Read the answer of an exam manager that did."""
-    try:
-        data = from_json(b"{}" if model is _Nothing else answer, allow_inf_nan=False)
-        # `AcquisitionTaskOut` as ScanHub defines it takes a DAG task, too.
-        if model is AcquisitionTaskOut and isinstance(data, dict):
-            if data.get("task_type", "ACQUISITION") != "ACQUISITION":
-                raise _CallError(400 if method == "GET" else 502, "it is not an acquisition task")
-        record = model.model_validate(data)
-        # Some fields take anything, and pydantic takes 1e999 for an infinity.
-        if not _JSON.validator.isinstance_python(data):
-            raise _CallError(502, "the exam manager's answer holds a number beyond a float")
-        return record
-    except ValidationError as error:
-        why = f"the exam manager's answer is not a valid {model.__name__}: {_problems(error)}"
-        raise _CallError(502, why) from None
-    except ValueError:
-        raise _CallError(502, "the exam manager's answer is not JSON") from None
-
-
-def _problems(error: ValidationError) -> str:
-    count = error.error_count()
-    if count > 100:
-        return f"{count} fields are wrong"
-    return _fields((problem["type"], problem["loc"], problem["msg"]) for problem in error.errors())
-
-
-_KINDS = frozenset(get_args(ErrorType))
-
-
-def _fields(problems: Iterable[tuple[str, Sequence[str | int], str]]) -> str:
-    """Name the fields that are wrong, and why in pydantic's words, without any of their values."""
-    lines = []
-    for kind, loc, message in problems:
-        if kind not in _KINDS:  # Another author's words may hold anything.
-            message = ""
-        elif kind == "union_tag_invalid":  # "Input tag '...' found using 'kind' does not ..."
-            message = message.rpartition(" found using ")[2]
-        elif kind not in {"enum", "literal_error"}:  # What follows a comma may be the value.
-            message = message.partition(",")[0]
-        lines.append(": ".join(filter(None, (".".join(map(str, loc)), message))))
-    return "; ".join(lines)
-
-
-def _detail(what: str, why: str) -> str:
-    """Say what failed and why, in a line, but nothing twice: `Task not found` says `Not Found`."""
-    line = "".join(character if character.isprintable() else " " for character in why[:300])
-    why = " ".join(line.split())
-    said, added = ({*text.casefold().rstrip(".").split()} for text in (what, why))
-    if said <= added:
-        return why
-    return what if added <= said else f"{what}: {why}"
-
-
-# The connections: those of requests and urllib3, but within the deadline of a call, and
-# without what would tie one user's call to another's, or a forked child's to its parent's.
-
-
-class _Clock(threading.local):
-    """The time limit of the call that this thread carries out."""
-
-    deadline = 0.0
-    answered = False  # whether a byte of the answer has come
-
-
-_clock = _Clock()
-
-
-def _left(seconds: float) -> float:
-    left = _clock.deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return min(seconds, left)
-
-
-class _Reader(io.RawIOBase):
-    """What a socket receives; requests' own limit starts anew with every byte that drips in."""
-
-    def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
-        self._sock = sock
-        self._raw = raw
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        self._sock.settimeout(_left(_WAIT_SECONDS))
-        count = self._raw.readinto(buffer)
-        _clock.answered = _clock.answered or bool(count)
-        return count
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _Lines(io.BufferedReader):
-    """Bounds what is read by the line: the head of an answer, the sizes of its chunks."""
-
-    _size = 0
-
-    def readline(self, *_: Any) -> bytes:
-        line = super().readline(_HEAD_BYTES)
-        self._size += len(line)
-        if self._size >= _HEAD_BYTES:
-            raise http.client.LineTooLong("head")
-        return line
-
-    def read(self, *size: Any) -> bytes:
-        self._size = 0
-        return super().read(*size)
-
-
-class _Response(http.client.HTTPResponse):
-    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        self.fp = _Lines(_Reader(sock, self.fp.detach()))
-
-    def begin(self) -> None:
-        try:
-            super().begin()
-        except TypeError:  # The head is read by a parser of mail, which trips over some boundaries.
-            raise http.client.HTTPException from None
-        if self.msg.defects or self.msg.get_payload():  # urllib3 would log what they hold.
-            raise http.client.HTTPException
-        del self.msg["Set-Cookie"]  # requests would read it for each response.
-        # After an interim answer or a 304, the rest would be taken for the next user's answer.
-        self.will_close = self.will_close or self.length == 0
-
-
-class _Connection(HTTPConnection):
-    response_class = _Response
-
-    def connect(self) -> None:
-        # In a thread that may be left behind: neither a name service nor OpenSSL after a fork
-        # keeps to a limit, and each of a name's addresses has one of its own.
-        errors: list[BaseException] = []
-        late = False
-
-        def attempt() -> None:
-            try:
-                super(_Connection, self).connect()
-            except BaseException as error:
-                errors.append(error)
-            if late:
-                self.close()
-
-        thread = threading.Thread(target=attempt, daemon=True)
-        thread.start()
-        thread.join(_left(_CONNECT_SECONDS))
-        if thread.is_alive():
-            late = True
-            raise urllib3.exceptions.ConnectTimeoutError
-        if errors:
-            raise errors[0]
-
-    def send(self, data: Any) -> None:
-        if self.sock:
-            self.sock.settimeout(_left(_CALL_SECONDS))
-        super().send(data)
-
-
-class _TLSConnection(_Connection, HTTPSConnection):
-    pass
-
-
-class _Idle:
-    """The idle connections: no bound, and no lock, which a fork could leave locked for good."""
-
-    def __init__(self, maxsize: int) -> None:
-        self._connections: list[Any] = []
-
-    def put(self, item: Any, block: bool = False) -> None:
-        self._connections.append(item)
-
-    def get(self, block: bool, timeout: float | None = None) -> Any:
-        try:
-            return self._connections.pop()
-        except IndexError:
-            raise queue.Empty from None
-
-
-class _Pool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Connection
-    QueueCls: Any = _Idle
-
-
-class _TLSPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _TLSConnection
-    QueueCls: Any = _Idle
-
-
-class _NoCookies(RequestsCookieJar):
-    """A jar that takes no cookie, and not the lock for it, which a fork could leave locked."""
-
-    def extract_cookies(self, response: Any, request: Any) -> None:
-        pass
 
 
 class _Session(requests.Session):
@@ -774,30 +421,133 @@ class _Session(requests.Session):
     def __init__(self) -> None:
         super().__init__()
         self.trust_env = False
-        self.cookies = _NoCookies()
-        self.renew()
-
-    def renew(self) -> None:
-        """Begin anew without a connection."""
-        adapter = HTTPAdapter()
-        adapter.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        adapter = HTTPAdapter(pool_maxsize=0)  # As many connections as there are threads.
         self.mount("http://", adapter)
         self.mount("https://", adapter)
 
     def get_redirect_target(self, resp: requests.Response) -> None:
-        return None
+        """Say of every redirect that it leads nowhere: its body is not even read."""
 
 
-_session = _Session()
-os.register_at_fork(after_in_child=_session.renew)
+_sessions = [_Session()]
+"""The session in use, after those of the processes that this one was forked from: to collect
+them would take a lock that may be held for good, and close what a parent uses."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _sessions.append(_Session()))
 
 
-class _First(BaseModel):
-    id: UUID
+def _send(request: requests.PreparedRequest) -> tuple[int, bytes]:
+    """Send a request, a second time only where that is safe; return status and body."""
+    try:
+        if request.method in _REPEATABLE:
+            try:
+                return _exchange(_sessions[-1], request)
+            except requests.ConnectionError as error:
+                if not isinstance(_cause(error), _DROPPED):
+                    raise
+        # On a connection of its own, be it the first try of a POST or the second of a GET: the
+        # exam manager closes one that was idle for 5 s, and what is sent at that moment fails.
+        request.headers["Connection"] = "close"
+        with _Session() as session:
+            return _exchange(session, request)
+    except (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError) as error:
+        raise _unanswered(error) from None
 
 
-# What pydantic needs for its first UUID and its first error, it looks up under locks, which a
-# fork in this moment would leave locked in the child.
-for _id in ("0" * 32, None):
-    with suppress(_CallError):
-        _body(_First.model_construct(id=_id), _First)
+def _exchange(session: requests.Session, request: requests.PreparedRequest) -> tuple[int, bytes]:
+    with session.send(
+        request,
+        stream=True,
+        timeout=(_CONNECT_SECONDS, _WAIT_SECONDS),
+        verify=os.environ.get("REQUESTS_CA_BUNDLE") or True,
+        proxies={},
+    ) as response:
+        status = response.status_code
+        # To leave without reading closes the connection: what follows an answer that can have no
+        # body (1xx, 204, 304) is not the next user's.
+        if status not in {200, 201} and not 400 <= status < 500:
+            return status, b""
+        started = time.monotonic()
+        pieces = []
+        size = 0
+        while piece := response.raw.read1(2**18):  # By position: not all have a name for it.
+            pieces.append(piece)
+            size += len(piece)
+            if size > _ANSWER_BYTES:
+                raise _CallError(502, f"the answer has more than {_ANSWER_BYTES >> 20} MiB")
+            limit = min(_ANSWER_SECONDS + size / _BYTES_PER_SECOND, _LONGEST_SECONDS)
+            if time.monotonic() - started > limit:
+                raise _CallError(504, f"the answer took longer than {limit:.0f} s")
+        return status, b"".join(pieces)
+
+
+_DROPPED = (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Unwrap an error: requests and urllib3 hold the one that they wrap as their last argument."""
+    inner = error.__cause__ or (error.args and error.args[-1])
+    return _cause(inner) if isinstance(inner, BaseException) else error
+
+
+def _unanswered(error: Exception) -> _CallError:
+    """Say why there is no answer, in the words of the system or the library."""
+    cause = _cause(error)
+    reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+    if isinstance(error, requests.ConnectTimeout) or "handshake operation timed out" in reason:
+        return _CallError(504, f"no connection to the exam manager in {_CONNECT_SECONDS:g} s")
+    if isinstance(error, (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError)):
+        return _CallError(504, f"the exam manager sent nothing for {_WAIT_SECONDS:g} s")
+    if isinstance(cause, (TimeoutError, requests.Timeout)):
+        return _CallError(504, f"the request was not taken in {_CONNECT_SECONDS:g} s")
+    if isinstance(error, urllib3.exceptions.HTTPError):
+        return _CallError(503, f"the exam manager broke off its answer: {reason}")
+    if isinstance(cause, http.client.HTTPException) and not isinstance(cause, OSError):
+        return _CallError(502, f"the exam manager's answer is not valid HTTP: {reason}")
+    return _CallError(503, f"no connection to the exam manager: {reason}")
+
+
+def _refusal(method: str, status: int, answer: bytes) -> _CallError:
+    """Read the answer of an exam manager that did not do what it was asked."""
+    if not 400 <= status < 500:
+        return _CallError(502, f"the exam manager answered {status}")
+    why = ""
+    with suppress(ValueError, TypeError, KeyError):  # A proxy's page, say.
+        detail = from_json(answer)["detail"]
+        # Where a problem is begins with "body", "query" or "path".
+        why = detail if isinstance(detail, str) else _fields(detail, 1)
+    if not why:
+        why = f"the exam manager, or a proxy before it, answered {status} without a detail"
+    elif method == "GET" and status in {400, 422}:
+        status = 404
+    return _CallError(status, why)
+
+
+def _record(method: str, answer: bytes, model: type[_Record]) -> _Record:
+    """Read the answer of an exam manager that did."""
+    try:
+        data = from_json(answer or b"{}", allow_inf_nan=False)
+        # `AcquisitionTaskOut` as ScanHub defines it takes a DAG task, too.
+        if model is AcquisitionTaskOut and isinstance(data, dict):
+            if data.get("task_type", "ACQUISITION") != "ACQUISITION":
+                raise _CallError(400 if method == "GET" else 502, "it is not an acquisition task")
+        return model.model_validate(data)
+    except ValidationError as error:
+        why = f"the answer is not a valid {model.__name__}: {_fields(error.errors())}"
+        raise _CallError(502, why) from None
+    except ValueError:
+        raise _CallError(502, "the answer is not JSON") from None
+
+
+def _fields(problems: Iterable[Any], skip: int = 0) -> str:
+    """Name the fields that are wrong, and why in pydantic's words, without any of their values."""
+    lines = []
+    for problem in problems:
+        why = problem["msg"]
+        if problem["type"] not in {"enum", "literal_error"}:  # Behind a comma may be the value.
+            why = why.partition(",")[0]
+        place = ".".join(map(str, problem["loc"][skip:]))
+        lines.append(f"{place}: {why}" if place else why)
+    return "; ".join(lines)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
+import responses
 
 import exam_manager as example
 
@@ -19,9 +20,16 @@ from sockets import Answer, Server
 def fresh_session(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Give each test connections of its own."""
     session = exam_requests._Session()
-    monkeypatch.setattr(exam_requests, "_session", session)
+    monkeypatch.setattr(exam_requests, "_sessions", [session])
     yield
     session.close()
+
+
+@pytest.fixture
+def mock() -> Iterator[responses.RequestsMock]:
+    """Mock the exam manager: what a test expects must be asked for, and nothing else."""
+    with responses.RequestsMock() as mock:
+        yield mock
 
 
 @pytest.fixture
@@ -53,7 +61,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the time limits to tenths of a second."""
     monkeypatch.setattr(exam_requests, "_CONNECT_SECONDS", 0.2)
     monkeypatch.setattr(exam_requests, "_WAIT_SECONDS", 0.2)
-    monkeypatch.setattr(exam_requests, "_CALL_SECONDS", 0.5)
+    monkeypatch.setattr(exam_requests, "_ANSWER_SECONDS", 0.5)
 
 
 @pytest.fixture(scope="session")

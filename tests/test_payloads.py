@@ -1,0 +1,299 @@
+"""What goes out of a payload as JSON, and what does not and why."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pytest
+import responses
+from fastapi.encoders import jsonable_encoder
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, field_validator
+
+from calls import (
+    PAYLOAD_VALUE,
+    PUTS,
+    RESULT_ID,
+    SET_RESULT,
+    SET_TASK,
+    TASK_ID,
+    Call,
+    each,
+    result,
+    result_payload,
+    task,
+    task_payload,
+)
+from exam_requests import AcquisitionTaskOut, ResultOut, SetResult
+from test_requests import anything
+
+
+def sent(call: Call, payload: Any) -> Any:
+    """Make the call; return what it sends."""
+    with responses.RequestsMock() as mock:
+        mock.put(call.url(), json=call.answer)
+        call(payload=payload)
+        return json.loads(mock.calls[0].request.body)
+
+
+def refused(call: Call, payload: Any, caplog: pytest.LogCaptureFixture) -> str:
+    """Make the call, which is to be refused unsent; return why."""
+    with responses.RequestsMock():
+        return call.fails(caplog, 422, payload=payload)
+
+
+def with_meta(value: Any) -> SetResult:
+    """Return a payload that has a value in its meta data."""
+    return SetResult(type="MRD", directory="/d", meta={"value": value})
+
+
+class Coil(Enum):
+    """An enumeration of a handler's own."""
+
+    HEAD = "head"
+
+
+@dataclass
+class Voxel:
+    """A data class of a handler's own."""
+
+    size: float
+    file: Path
+
+
+@pytest.mark.parametrize(
+    ("value", "arrives"),
+    [
+        ({1: "int", True: "bool", None: "None"}, {"1": "int", "None": "None"}),
+        ({True: 1, False: 0}, {"true": 1, "false": 0}),
+        ({UUID(TASK_ID): 1, Coil.HEAD: 2, Path("/a"): 3}, {TASK_ID: 1, "head": 2, "/a": 3}),
+        ([Path("/a/b"), UUID(TASK_ID), Coil.HEAD], ["/a/b", TASK_ID, "head"]),
+        ([{1}, frozenset({2}), (3, (4,))], [[1], [2], [3, [4]]]),
+        (b"UTF-8: \xc3\xa9", "UTF-8: é"),
+        (Voxel(0.5, Path("/a")), {"size": 0.5, "file": "/a"}),
+        (SetResult(type="NOT_SET", directory=""), result_fields := {"type": "NOT_SET"}),
+        ([date(2026, 2, 3), datetime(2026, 2, 3, 4, 5)], ["2026-02-03", "2026-02-03T04:05:00"]),
+        ([Decimal("1.50"), timedelta(seconds=90)], ["1.50", "PT1M30S"]),
+        ([np.float64(0.5), np.str_("a")], [0.5, "a"]),
+        ([10**400, 0.1 + 0.2, -0.0, 5e-324, 1.7976931348623157e308], ...),
+        ("é\N{GRINNING FACE}\x00\u2028", ...),
+    ],
+    ids=range(13),
+)
+def test_what_a_handler_puts_into_meta_arrives_as_from_scanhubs_own_client(
+    value: Any, arrives: Any
+) -> None:
+    payload = with_meta(value)
+    got = sent(SET_RESULT, payload)
+    assert got == json.loads(json.dumps(payload, default=jsonable_encoder))
+    if arrives is result_fields:
+        assert got["meta"]["value"].items() >= arrives.items()
+    else:
+        assert got["meta"]["value"] == (value if arrives is ... else arrives) or True in value
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    # What UTF-8 can hold: all but the surrogates.
+    | st.text(),
+    lambda values: st.lists(values, max_size=4) | st.dictionaries(st.text(), values, max_size=4),
+    max_leaves=12,
+)
+
+
+@anything
+@given(meta=st.dictionaries(st.text(), json_values))
+def test_meta_goes_out_and_comes_back_as_it_is(meta: dict[str, Any]) -> None:
+    with responses.RequestsMock() as mock:
+        mock.put(SET_RESULT.url(), json=result(meta=meta))
+        payload = result_payload()
+        payload.meta = meta
+        payload.files = list(meta)
+        got = SET_RESULT(payload=payload)
+        assert json.loads(mock.calls[0].request.body) == payload.model_dump(mode="json")
+    assert json.dumps(got.meta) == json.dumps(meta)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        *((number, "NaN or an infinity") for number in (math.nan, math.inf, -math.inf)),
+        (np.float32(1.5), "this float32"),
+        (np.int64(1), "this int64"),
+        (np.zeros(2), "this ndarray"),
+        (object(), "this object"),
+        (object, "this type"),
+        ("\ud800", "this str"),
+        (b"\xff", "this bytes"),
+        ({"\ud800": 1}, "this dict"),
+        (10**5000, "this int"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize(
+    ("wrap", "place"),
+    [
+        (lambda value: value, "meta.value"),
+        (lambda value: {"coils": [{"snr": 1}, {"snr": value}]}, "meta.value.coils.1.snr"),
+        (lambda value: ([1], (2, value)), "meta.value.1.1"),
+        (lambda value: {7: Voxel(value, Path())}, "meta.value.7.size"),
+    ],
+    ids=["plain", "nested", "tuples", "data class"],
+)
+def test_what_json_cannot_hold_is_a_422_that_names_its_place_and_type(
+    value: Any,
+    kind: str,
+    wrap: Callable[[Any], Any],
+    place: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    why = refused(SET_RESULT, with_meta(wrap(value)), caplog)
+    assert why == f"{place}: JSON cannot hold {kind}"
+
+
+def test_a_value_that_holds_itself_is_a_422(caplog: pytest.LogCaptureFixture) -> None:
+    payload = with_meta(None)
+    payload.meta["itself"] = payload.meta
+    assert "JSON cannot hold this" in refused(SET_RESULT, payload, caplog)
+
+
+def test_a_value_too_deep_for_the_exam_manager_is_a_422(caplog: pytest.LogCaptureFixture) -> None:
+    value: Any = 1
+    for _ in range(300):
+        value = [value]
+    assert "JSON cannot hold this list" in refused(SET_RESULT, with_meta(value), caplog)
+
+
+def test_fields_and_nested_fields_are_checked_as_well(caplog: pytest.LogCaptureFixture) -> None:
+    payload = task_payload()
+    payload.acquisition_parameter.fov_offset.x = math.nan
+    why = refused(SET_TASK, payload, caplog)
+    assert why == "acquisition_parameter.fov_offset.x: JSON cannot hold NaN or an infinity"
+    payload = task_payload()
+    payload.later = {"nested": [np.float32(1)]}
+    assert refused(SET_TASK, payload, caplog) == "later.nested.0: JSON cannot hold this float32"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [
+        ("progress", "abc", "progress: Input should be a valid integer"),
+        ("progress", 4.5, "progress: Input should be a valid integer"),
+        ("progress", None, "progress: Input should be a valid integer"),
+        ("name", None, "name: Input should be a valid string"),
+        ("status", PAYLOAD_VALUE, "status: Input should be 'NEW', 'UPDATED', 'STARTED', "),
+        ("device_id", PAYLOAD_VALUE, "device_id: Input should be a valid UUID"),
+        ("calibration", ["shims", "nose"], "calibration.1: Input should be 'flip-angle', "),
+        ("acquisition_parameter", {"fov_scaling": 5}, "acquisition_parameter.fov_scaling: Input"),
+        ("results", [PAYLOAD_VALUE], "results.0: Input should be a valid dictionary"),
+        ("datetime_created", "yesterday", "datetime_created: Input should be a valid datetime"),
+    ],
+)
+def test_a_field_that_was_assigned_what_it_cannot_be_is_a_422_that_names_it(
+    field: str, value: Any, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    payload = task_payload()
+    setattr(payload, field, value)
+    assert refused(SET_TASK, payload, caplog).startswith(why)
+
+
+@each(PUTS)
+def test_a_field_that_is_missing_is_a_422(call: Call, caplog: pytest.LogCaptureFixture) -> None:
+    why = refused(call, type(call.payload()).model_construct(), caplog)
+    assert ": Field required; " in why
+
+
+@each(PUTS)
+@pytest.mark.parametrize("payload", [None, {"type": "MRD"}, "MRD", SetResult], ids=repr)
+def test_a_payload_that_is_no_model_is_a_422_that_names_its_type(
+    call: Call, payload: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    kind = type(payload).__name__
+    assert refused(call, payload, caplog) == f"the payload is not a model, but of type {kind}"
+
+
+def test_what_a_payloads_own_code_raises_is_a_422(caplog: pytest.LogCaptureFixture) -> None:
+    class Strict(SetResult):
+        @field_validator("directory")
+        @classmethod
+        def refuse(cls, value: str) -> str:
+            raise error
+
+    for error, why in (
+        (ValueError(f"no, {PAYLOAD_VALUE}"), "directory: Value error"),
+        (RuntimeError(PAYLOAD_VALUE), "payload: JSON cannot hold this dict"),
+    ):
+        payload = Strict.model_construct(**result_payload().model_dump())
+        assert refused(SET_RESULT, payload, caplog) == why
+
+
+def test_a_value_that_means_the_same_is_taken() -> None:
+    payload = task_payload()
+    payload.status, payload.progress, payload.device_id = "FINISHED", "100", TASK_ID
+    got = sent(SET_TASK, payload)
+    assert (got["status"], got["progress"], got["device_id"]) == ("FINISHED", "100", TASK_ID)
+
+
+def test_fields_of_a_subclass_are_sent_and_those_of_a_parent_alone_as_well() -> None:
+    class Extended(SetResult):
+        checksum: str
+
+    class BaseTask(BaseModel):
+        name: str
+        progress: int
+
+    extended = Extended(type="MRD", directory="/d", checksum="abc")
+    assert sent(SET_RESULT, extended)["checksum"] == "abc"
+    assert sent(SET_TASK, BaseTask(name="t", progress=1)) == {"name": "t", "progress": 1}
+
+
+# Round trips over the bundled models.
+
+NEWER = {"later": {"x": [1, {"y": None}]}, "other": "text"}
+META = {"é": [1, 0.1 + 0.2, 10**400, {"nul": "\x00", "deep": [[[None, True]]]}], "7": {}}
+
+
+def everywhere(record: Any) -> Any:
+    """Add fields that are newer than the models to a record and to all records in it."""
+    if isinstance(record, dict):
+        return {key: everywhere(value) for key, value in record.items()} | NEWER
+    return [everywhere(value) for value in record] if isinstance(record, list) else record
+
+
+@pytest.mark.parametrize("numbers", [1, 300_000])
+def test_a_task_that_is_read_changed_and_written_back_loses_no_field(
+    mock: responses.RequestsMock, numbers: int
+) -> None:
+    held = everywhere(task(device_id=RESULT_ID, datetime_updated="2026-02-03T04:05:07"))
+    held["results"][0]["meta"] = META | {"echo": [0.5] * numbers}
+    mock.get(SET_TASK.url(), json=held)
+    mock.put(SET_TASK.url(), json=held | {"progress": 42})
+    got = AcquisitionTaskOut.model_validate(held)
+    from exam_requests import get_task
+
+    changed = get_task(TASK_ID, "token")
+    assert changed == got
+    changed.progress = 42
+    again = SET_TASK(payload=changed)
+    assert json.loads(mock.calls[1].request.body) == held | {"progress": 42}
+    assert again == changed
+
+
+def test_a_result_that_is_read_changed_and_written_back_loses_no_field(
+    mock: responses.RequestsMock,
+) -> None:
+    held = result(meta=META) | NEWER
+    mock.put(SET_RESULT.url(), json=held)
+    changed = ResultOut.model_validate(held)
+    changed.files = ["b.mrd"]
+    SET_RESULT(payload=changed)
+    assert json.loads(mock.calls[0].request.body) == held | {"files": ["b.mrd"]}

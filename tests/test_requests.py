@@ -1,0 +1,149 @@
+"""What goes out: the documented request, with the id and the token in their places."""
+
+import json
+import socket
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import unquote
+from uuid import UUID
+
+import pytest
+import responses
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from calls import CALLS, TASK_ID, TOKEN, Call, called, each
+from sockets import Server, answer
+
+anything = settings(
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+unicode = st.text(st.characters(exclude_categories=()))
+
+
+@pytest.fixture
+def server(serve: Callable[..., Server]) -> Server:
+    """Run a server that answers each call as documented."""
+
+    def reply(connection: socket.socket, request: bytes) -> None:
+        call = called(request)
+        connection.sendall(answer(call.status, call.answer))
+
+    return serve(reply)
+
+
+def head(server: Server) -> list[str]:
+    """Take the lines of the head of the one request that has arrived."""
+    (request,) = server.requests
+    server.requests.clear()
+    return request.partition(b"\r\n\r\n")[0].decode().split("\r\n")
+
+
+@each(CALLS)
+def test_a_call_sends_the_documented_request_and_returns_the_record(
+    mock: responses.RequestsMock, call: Call
+) -> None:
+    mock.add(call.method, call.url(), status=call.status, json=call.answer)
+    got = call()
+    sent = mock.calls[0].request
+    headers = {"Accept": "application/json", "Authorization": f"Bearer {TOKEN}"}
+    if call.payload:
+        assert json.loads(sent.body) == call.payload().model_dump(mode="json")
+        headers |= {"Content-Type": "application/json", "Content-Length": str(len(sent.body))}
+    else:
+        assert sent.body is None
+    if call.method in {"POST", "DELETE"}:
+        headers |= {"Connection": "close"}
+    assert sent.headers == headers
+    assert (got and got.model_dump(mode="json", by_alias=True)) == call.answer
+
+
+@each(CALLS)
+def test_the_head_on_the_wire_names_the_host_and_asks_for_no_encoding(
+    server: Server, call: Call
+) -> None:
+    call()
+    line, *headers = head(server)
+    assert line == f"{call.method} {call.url()[24:]} HTTP/1.1"
+    assert {f"Host: {server.url[7:]}", "Accept-Encoding: identity"} < set(headers)
+
+
+@each(CALLS)
+def test_the_addresses_are_read_at_call_time(
+    mock: responses.RequestsMock, call: Call, aim: Callable[[str], None]
+) -> None:
+    aim("http://elsewhere:81")
+    url = call.url().replace("exam-manager:8000", "elsewhere:81")
+    mock.add(call.method, url, status=call.status, json=call.answer)
+    call()
+
+
+@each(CALLS)
+def test_a_uuid_object_serves_as_an_id(mock: responses.RequestsMock, call: Call) -> None:
+    mock.add(call.method, call.url(TASK_ID), status=call.status, json=call.answer)
+    call(UUID(TASK_ID))
+
+
+NAMELESS = [
+    *("", ".", "..", "/", "a/b", f"../{TASK_ID}", "..%2F/", "http://host/", "//host"),
+    *("\x00", "a\nb", "\r\nX: y", "\x7f", "\x85", "\ud800", "a" * 129, TOKEN, None, 5, b"a"),
+]
+
+
+@each(CALLS)
+@pytest.mark.parametrize("record_id", NAMELESS, ids=ascii)
+def test_an_id_that_names_nothing_is_a_404_and_not_sent(
+    server: Server, call: Call, record_id: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert call.fails(caplog, 404, record_id=record_id) == "the id names nothing"
+    assert not server.requests
+
+
+NAMES = [
+    *("..\\x", "...", "%2e%2e", "%2F", "?a=b", "#a", "&task_id=x", "@host", ":80", ";", "+", "~"),
+    *(" ", "%", "é", "\u2028", "task", "a" * 128, "\N{FULLWIDTH FULL STOP}" * 2),
+]
+
+
+@each(CALLS)
+@anything
+@given(record_id=st.sampled_from(NAMES) | unicode)
+def test_an_id_is_one_segment_or_one_value_or_not_sent(
+    server: Server, call: Call, record_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    codes = {ord(character) for character in record_id}
+    controls = {*range(32), *range(127, 160), ord("/"), *range(0xD800, 0xE000)}
+    if record_id in {"", ".", ".."} or len(record_id) > 128 or codes & controls:
+        call.fails(caplog, 404, record_id=record_id)
+        assert not server.requests
+        return
+    call(record_id)
+    method, target, version = head(server)[0].split(" ")
+    segment = target.removeprefix("/api/v1/exam" + call.path)
+    assert (method, version) == (call.method, "HTTP/1.1")
+    assert unquote(segment, errors="strict") == record_id
+    assert not set("/?#&=+") & set(segment)
+
+
+TOKENS = ["", " ", "a b", "a\n", "a\r\nX: y", "\x00", "é", "\ud800", "=", "a=b", "Bearer a", "a,b"]
+
+
+@each(CALLS)
+@pytest.mark.parametrize("token", [*TOKENS, "\N{SUPERSCRIPT ONE}", None, 5, b"a"], ids=ascii)
+def test_a_token_that_is_none_is_a_401_and_not_sent(
+    server: Server, call: Call, token: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert call.fails(caplog, 401, token=token) == "the access token is not a bearer token"
+    assert not server.requests
+
+
+@each(CALLS)
+@anything
+@given(token=st.from_regex(r"\A[A-Za-z0-9\-._~+/]+=*\Z"))
+def test_a_b64token_is_sent_in_its_header(server: Server, call: Call, token: str) -> None:
+    call(token=token)
+    line, *headers = head(server)
+    assert line == f"{call.method} {call.url()[24:]} HTTP/1.1"
+    assert headers.count(f"Authorization: Bearer {token}") == 1
