@@ -89,79 +89,129 @@ class XYZ(_Record):
     """A value for each axis."""
 
     x: float
+    """Value along x, in the unit of the field that holds it."""
     y: float
+    """Value along y, in the same unit."""
     z: float
+    """Value along z, in the same unit."""
 
 
 class AcquisitionParameter(_Record):
     """Scaling, offset and rotation of the field of view."""
 
     fov_scaling: XYZ
+    """Scaling of the field of view, a factor for each axis."""
     fov_offset: XYZ
+    """Offset of the field of view, in the unit that the sequence takes: none is documented,
+    and the exam manager passes it on unread."""
     fov_rotation: XYZ
+    """Rotation of the field of view, in the unit that the sequence takes: none is documented,
+    and the exam manager passes it on unread."""
 
 
 class AcquisitionLimits(_Record):
     """The patient that an acquisition is limited to."""
 
     patient_height: int
+    """Height, by convention in centimetres: the exam manager names no unit and no bounds."""
     patient_weight: int
+    """Weight, by convention in kilograms: the exam manager names no unit and no bounds."""
     patient_gender: Gender = Gender.NOT_GIVEN
+    """Gender, ``NOT_GIVEN`` if nobody stated it."""
     patient_age: int
+    """Age, by convention in years: the exam manager names no unit and no bounds."""
 
 
 class SetResult(_Record):
     """What a device manager says of a result's files."""
 
     type: ResultType
+    """Format of the files; ``NOT_SET`` as long as there are none."""
     directory: str
+    """Path of the folder that holds the files; empty for a blank result."""
     files: list[str] = []
+    """Names of the files in that folder, such as ``acquisition.mrd``."""
     meta: dict[Any, Any] | None = None
+    """What else is to be known of them, in keys and units of the device manager's choice:
+    whatever JSON can hold, so no ``NaN`` and no infinity."""
 
 
 class ResultOut(SetResult):
     """A result, as the exam manager holds it: a `SetResult` with its task, id and time."""
 
     task_id: UUID
+    """Id of the task that the result is of."""
     id: UUID
+    """Id of the result, which `exam_requests.set_result` takes as text."""
     datetime_created: datetime
+    """When it was created, ISO 8601 without a zone."""
 
 
 class AcquisitionTaskOut(_Record):
     """A task, as the exam manager holds it."""
 
     workflow_id: UUID | None = None
+    """Id of the workflow that it belongs to; a task that is no template needs one."""
     name: str
+    """Name, free text."""
     description: str
+    """Description, free text."""
     task_type: TaskType
+    """What it does: ``ACQUISITION`` in all that `exam_requests.get_task` returns."""
     destination: str
+    """Free text, empty in the tasks that were recorded; its meaning is not documented."""
     status: ItemStatus
+    """How far it has come, in a word."""
     progress: int
+    """How far it has come in percent, 0 to 100; the exam manager documents no bounds."""
     is_template: bool
+    """Whether it is a template; this has to agree with its workflow."""
     position: int = 0
+    """Place among the tasks of its workflow, counted from 0."""
     device_id: UUID | None = None
+    """Id of the device that is to measure."""
     calibration: list[CalibrationType] = []
+    """Calibrations that precede it."""
     sequence_id: str | None = None
+    """Id of its sequence, 24 hexadecimal digits, for `exam_requests.get_sequence`."""
     acquisition_parameter: AcquisitionParameter | None = None
+    """Scaling, offset and rotation of its field of view."""
     id: UUID
+    """Id of the task, which `exam_requests.get_task` takes as text."""
     creator: str
+    """Name of the user who created it."""
     datetime_created: datetime
+    """When it was created, ISO 8601 without a zone."""
     datetime_updated: datetime | None = None
+    """When it was last changed, ISO 8601 without a zone; ``None`` if it never was."""
     results: list[ResultOut]
+    """Its results with all of their meta data, blank ones included."""
     acquisition_limits: AcquisitionLimits | None = None
+    """The patient that it is limited to; ``None`` if it is not."""
 
 
 class MRISequenceOut(_Record):
     """A sequence with its files; ``id`` is ``_id`` on the wire."""
 
     name: str
+    """Name, free text."""
     description: str
+    """Description, free text."""
     sequence_type: str
+    """Kind of the sequence, free text: the exam manager has no list of kinds."""
     tags: list[str] = []
+    """Key words, free text."""
     id: str = Field(alias="_id")
+    """Id of the sequence, 24 hexadecimal digits."""
     created_at: datetime
+    """When it was created, ISO 8601 without a zone."""
     updated_at: datetime | None = None
+    """When it was last changed, ISO 8601 without a zone; ``None`` if it never was."""
     seq_file: Any
+    """Text of the sequence file, such as Pulseq; the database holds 16 MiB at most."""
     seq_file_extension: str | None = None
+    """Extension of its name with the dot, such as ``.seq``."""
     xml_file: Any = None
+    """Text of the XML file, such as an ISMRMRD header; ``None`` if there is none."""
     xml_file_extension: str | None = None
+    """Extension of its name with the dot, such as ``.xml``."""
