@@ -479,7 +479,7 @@ def _exchange(session: requests.Session, request: requests.PreparedRequest) -> t
                 raise _CallError(502, f"the answer has more than {_ANSWER_BYTES >> 20} MiB")
             limit = min(_ANSWER_SECONDS + size / _BYTES_PER_SECOND, _LONGEST_SECONDS)
             if time.monotonic() - started > limit:
-                raise _CallError(504, f"the answer took longer than {limit:.0f} s")
+                raise _CallError(504, f"the answer took longer than {limit:.3g} s")
         return status, b"".join(pieces)
 
 
@@ -502,10 +502,10 @@ def _unanswered(error: Exception) -> _CallError:
         return _CallError(504, f"the exam manager sent nothing for {_WAIT_SECONDS:g} s")
     if isinstance(cause, (TimeoutError, requests.Timeout)):
         return _CallError(504, f"the request was not taken in {_CONNECT_SECONDS:g} s")
-    if isinstance(error, urllib3.exceptions.HTTPError):
+    if isinstance(error, (urllib3.exceptions.ProtocolError, urllib3.exceptions.SSLError)):
         return _CallError(503, f"the exam manager broke off its answer: {reason}")
     if isinstance(cause, http.client.HTTPException) and not isinstance(cause, OSError):
-        return _CallError(502, f"the exam manager's answer is not valid HTTP: {reason}")
+        return _CallError(502, "the answer is not HTTP")
     return _CallError(503, f"no connection to the exam manager: {reason}")
 
 

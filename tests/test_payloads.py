@@ -73,7 +73,7 @@ class Voxel:
 @pytest.mark.parametrize(
     ("value", "arrives"),
     [
-        ({1: "int", True: "bool", None: "None"}, {"1": "int", "None": "None"}),
+        ({1: "int", None: "None"}, {"1": "int", "None": "None"}),
         ({True: 1, False: 0}, {"true": 1, "false": 0}),
         ({UUID(TASK_ID): 1, Coil.HEAD: 2, Path("/a"): 3}, {TASK_ID: 1, "head": 2, "/a": 3}),
         ([Path("/a/b"), UUID(TASK_ID), Coil.HEAD], ["/a/b", TASK_ID, "head"]),
@@ -98,11 +98,14 @@ def test_what_a_handler_puts_into_meta_arrives_as_from_scanhubs_own_client(
     if arrives is result_fields:
         assert got["meta"]["value"].items() >= arrives.items()
     else:
-        assert got["meta"]["value"] == (value if arrives is ... else arrives) or True in value
+        assert got["meta"]["value"] == (value if arrives is ... else arrives)
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
     # What UTF-8 can hold: all but the surrogates.
     | st.text(),
     lambda values: st.lists(values, max_size=4) | st.dictionaries(st.text(), values, max_size=4),
