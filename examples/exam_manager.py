@@ -9,32 +9,39 @@ demo and the tests use `running`.
 """
 
 import argparse
+import json
 import logging
+import os
+import random
 import re
-import secrets
+import shlex
+import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Annotated, Any, Literal
 from uuid import UUID, uuid4
 
 import uvicorn
 from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Request
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import PlainTextResponse, Response
 from fastapi.security import OAuth2PasswordBearer
 from pydantic import BaseModel
 
 import exam_models
-from exam_models import CalibrationType, ItemStatus, ResultType
+from exam_models import CalibrationType, ItemStatus, ResultType, TaskType
 
 TOKEN_SECONDS = 3600.0  # A token lapses after this time without use.
 SEQUENCE_FILE = Path(__file__).with_name("gradient_echo.seq")
 
 NOT_DONE = "Could not {}, either because it does not exist, or for another reason."
+WRONG_LINK = "Invalid link to workflow. A template needs a template, an instance an instance."
 
 
 # What the service takes. Unlike those of `exam_models`, these models drop a field that they
@@ -59,7 +66,7 @@ class BaseTask(BaseModel):
     workflow_id: UUID | None = None
     name: str
     description: str
-    task_type: str
+    task_type: TaskType
     destination: str
     status: ItemStatus
     progress: int
@@ -70,7 +77,7 @@ class BaseTask(BaseModel):
 class AcquisitionTask(BaseTask):
     """A task for a device."""
 
-    task_type: Literal["ACQUISITION"]
+    task_type: Literal[TaskType.ACQUISITION]
     device_id: UUID | None = None
     calibration: list[CalibrationType] = []
     sequence_id: str | None = None
@@ -80,7 +87,7 @@ class AcquisitionTask(BaseTask):
 class DAGTask(BaseTask):
     """A task for the workflow manager."""
 
-    task_type: Literal["DAG"]
+    task_type: Literal[TaskType.DAG]
     dag_type: Literal["RECONSTRUCTION", "PROCESSING"]
     dag_id: str
     input_task_ids: list[UUID] = []
@@ -97,13 +104,16 @@ Record = dict[str, Any]
 class ExamManager:
     """The records of an exam manager, by id and as in JSON, and the tokens of its users.
 
-    It starts with one exam, of an acquisition and its reconstruction.
+    It starts with one exam, of an acquisition and its reconstruction. If `keep` is true,
+    their ids and the token are the same each time.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, keep: bool = False) -> None:
         self.url = url
+        self.random = random.Random(0 if keep else None)  # noqa: S311 -- its tokens guard nothing
         self.tokens: dict[str, float] = {}  # when each was last used
         self.exams: dict[str, str] = {}  # the workflow of each
+        self.templates: set[str] = set()  # the workflows that are templates
         self.tasks: dict[str, Record] = {}
         self.results: dict[str, Record] = {}
         self.sequences: dict[str, Record] = {}
@@ -111,7 +121,7 @@ class ExamManager:
         self.token = self.log_in()
         self.expired_token = self.log_in()
         self.tokens[self.expired_token] -= TOKEN_SECONDS
-        self.sequence_id = secrets.token_hex(12)
+        self.sequence_id = self.random.randbytes(12).hex()
         self.sequences[self.sequence_id] = {
             "name": "Gradient echo",
             "description": "One slice, 64 x 64",
@@ -125,16 +135,16 @@ class ExamManager:
             "xml_file": SEQUENCE_FILE.with_suffix(".xml").read_text(),
             "xml_file_extension": ".xml",
         }
-        workflow_id = uuid4()
-        self.exams[str(uuid4())] = str(workflow_id)
+        workflow_id = self.new_id()
+        self.exams[str(self.new_id())] = str(workflow_id)
         new: Any = dict(description="", destination="", status="NEW", progress=0, is_template=False)
         zeros = XYZ(x=0, y=0, z=0)
         acquisition = AcquisitionTask(
             **new,
             workflow_id=workflow_id,
             name="Localizer",
-            task_type="ACQUISITION",
-            device_id=uuid4(),
+            task_type=TaskType.ACQUISITION,
+            device_id=self.new_id(),
             calibration=[CalibrationType.FREQUENCY],
             sequence_id=self.sequence_id,
             acquisition_parameter=AcquisitionParameter(
@@ -146,7 +156,7 @@ class ExamManager:
             **new,
             workflow_id=workflow_id,
             name="Reconstruction",
-            task_type="DAG",
+            task_type=TaskType.DAG,
             position=1,
             dag_type="RECONSTRUCTION",
             dag_id="cartesian",
@@ -154,15 +164,19 @@ class ExamManager:
         )
         self.dag_task_id = self.add_task(reconstruction)
 
+    def new_id(self) -> UUID:
+        """Return an id for a record."""
+        return UUID(bytes=self.random.randbytes(16), version=4)
+
     def log_in(self) -> str:
         """Return a token of one more user."""
-        token = secrets.token_hex(256)
+        token = self.random.randbytes(256).hex()
         self.tokens[token] = time.monotonic()
         return token
 
     def add_task(self, payload: BaseTask, **fields: Any) -> str:
         """Add a task and return its id."""
-        task_id = str(uuid4())
+        task_id = str(self.new_id())
         self.tasks[task_id] = {
             **payload.model_dump(mode="json"),
             "id": task_id,
@@ -185,6 +199,18 @@ def now() -> str:
     return datetime.now().isoformat()
 
 
+def stored(payload: BaseModel) -> Record:
+    """Return a payload as it is held; what a column of the database refuses is a ValueError."""
+    fields = payload.model_dump()
+    json.dumps(fields, default=str, allow_nan=False)
+    for value in fields.values():
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError
+        if isinstance(value, int) and not -(2**31) <= value < 2**31:
+            raise ValueError
+    return payload.model_dump(mode="json")
+
+
 async def logged_in(
     request: Request, token: Annotated[str, Depends(OAuth2PasswordBearer(tokenUrl="login"))]
 ) -> ExamManager:
@@ -200,9 +226,46 @@ async def logged_in(
 Manager = Annotated[ExamManager, Depends(logged_in)]
 TaskPayload = Annotated[AcquisitionTask | DAGTask, Body(discriminator="task_type")]
 
-# The operations never await: no two run at once, so the records need no lock. An id that
+# The operations wait for nothing: no two run at once, so the records need no lock. An id that
 # is no UUID is a ValueError, which the service answers with a 500, but for `get_task`.
+#
+# The first five are not for a device manager, but where a careless id or path leads. An id
+# reaches them with "%2F" for the slash, too: uvicorn decodes it before a route is looked for.
 router = APIRouter(prefix="/api/v1/exam")
+
+
+@router.get("/task/templates/all")
+async def get_task_templates(manager: Manager) -> list[Record]:
+    """Get the tasks that are templates."""
+    return [task for task in map(manager.task, manager.tasks) if task["is_template"]]
+
+
+@router.get("/task/all/{workflow_id}")
+async def get_workflow_tasks(workflow_id: str, manager: Manager) -> list[Record]:
+    """Get the tasks of a workflow."""
+    workflow_id = str(UUID(workflow_id))
+    return [task for task in map(manager.task, manager.tasks) if task["workflow_id"] == workflow_id]
+
+
+@router.put("/task/reorder")
+async def reorder_tasks(task_ids: list[UUID], manager: Manager) -> None:
+    """Set the positions of tasks."""
+    for position, task_id in enumerate(task_ids):
+        manager.tasks[str(task_id)]["position"] = position
+
+
+@router.get("/sequence/{sequence_id}/file")
+async def get_sequence_file(sequence_id: str, manager: Manager) -> Response:
+    """Get the file of a sequence alone."""
+    sequence = await get_sequence(sequence_id, manager)
+    return Response(sequence["seq_file"], media_type="application/octet-stream")
+
+
+@router.delete("/{exam_id}", status_code=204)
+async def delete_exam(exam_id: str, manager: Manager) -> None:
+    """Delete an exam."""
+    if not manager.exams.pop(str(UUID(exam_id)), None):
+        raise HTTPException(404, NOT_DONE.format("delete exam"))
 
 
 @router.get("/task/{task_id}")
@@ -221,14 +284,18 @@ async def get_task(task_id: str, manager: Manager) -> Record:
 async def update_task(task_id: str, payload: TaskPayload, manager: Manager) -> Record:
     """Update a task; the fields that are left out are reset."""
     task_id = str(UUID(task_id))
-    fields = payload.model_dump(mode="json")
-    if payload.workflow_id is None and not payload.is_template:
+    workflow_id = payload.workflow_id and str(payload.workflow_id)
+    if not workflow_id and not payload.is_template:
         raise HTTPException(400, "Task instance needs workflow_id.")
-    if fields["workflow_id"] not in {None, *manager.exams.values()}:
+    if workflow_id not in {None, *manager.exams.values()}:
         raise HTTPException(400, "workflow_id must be an existing id.")
+    if workflow_id and payload.is_template != (workflow_id in manager.templates):
+        raise HTTPException(400, WRONG_LINK)
     if task_id not in manager.tasks:
         raise HTTPException(404, NOT_DONE.format("update workflow"))
-    manager.tasks[task_id].update(fields, datetime_updated=now())
+    fields = stored(payload)
+    if not fields.items() <= manager.tasks[task_id].items():
+        manager.tasks[task_id].update(fields, datetime_updated=now())
     return manager.task(task_id)
 
 
@@ -261,7 +328,7 @@ async def set_result(result_id: str, payload: SetResult, manager: Manager) -> Re
     result_id = str(UUID(result_id))
     if result_id not in manager.results:
         raise HTTPException(404, NOT_DONE.format("update result"))
-    manager.results[result_id].update(payload.model_dump(mode="json"))
+    manager.results[result_id].update(stored(payload))
     return manager.results[result_id]
 
 
@@ -272,36 +339,24 @@ async def delete_result(result_id: str, manager: Manager) -> None:
         raise HTTPException(404, NOT_DONE.format("delete result"))
 
 
-@router.delete("/{exam_id}", status_code=204)
-async def delete_exam(exam_id: str, manager: Manager) -> None:
-    """Delete an exam: no operation of a device manager, but where a careless path leads."""
-    if not manager.exams.pop(str(UUID(exam_id)), None):
-        raise HTTPException(404, NOT_DONE.format("delete exam"))
-
-
 async def internal_server_error(request: Request, error: Exception) -> PlainTextResponse:
     """Answer what the service does not expect."""
     return PlainTextResponse("Internal Server Error", 500)
 
 
 @contextmanager
-def running(port: int = 0, keep_alive_seconds: int = 5) -> Iterator[ExamManager]:
+def running(port: int = 0, keep: bool = False) -> Iterator[ExamManager]:
     """Run an exam manager on a loopback port: a free one, if `port` is 0."""
     app = FastAPI(title="Exam manager", exception_handlers={ValueError: internal_server_error})
     app.include_router(router)
     config = uvicorn.Config(
-        app,
-        lifespan="off",
-        log_config=None,
-        timeout_graceful_shutdown=1,
-        timeout_keep_alive=keep_alive_seconds,
-        ws="none",
+        app, lifespan="off", log_config=None, timeout_graceful_shutdown=1, ws="none"
     )
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", port)) as listener:
         # Its connections inherit this. Without it, an answer's body waits 40 ms for an ACK.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        app.state.manager = ExamManager(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        app.state.manager = ExamManager(f"http://127.0.0.1:{listener.getsockname()[1]}", keep)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
@@ -316,20 +371,42 @@ def running(port: int = 0, keep_alive_seconds: int = 5) -> Iterator[ExamManager]
 def main() -> None:
     """Keep an exam manager running until Ctrl-C."""
     parser = argparse.ArgumentParser(description="Keep an exam manager running until Ctrl-C.")
-    parser.add_argument("--port", type=int, default=0, help="port (default: a free one)")
-    port = parser.parse_args().port
+    parser.add_argument("--port", type=int, default=0, help="port (default: any free one)")
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="use the same token and ids each time, for settings that are to outlast a restart",
+    )
+    options = parser.parse_args()
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("uvicorn.access").setLevel(logging.INFO)
-    with running(port) as manager, suppress(KeyboardInterrupt):
-        print("An exam manager runs until Ctrl-C. For another terminal:\n")
-        print(f"export EXAM_MANAGER_URL={manager.url}")
-        print(f"TOKEN={manager.token}")
-        print(f"TASK_ID={manager.task_id}")
-        print(f"DAG_TASK_ID={manager.dag_task_id}")
-        print(f"SEQUENCE_ID={manager.sequence_id}")
-        print('curl -H "Authorization: Bearer $TOKEN" $EXAM_MANAGER_URL/api/v1/exam/task/$TASK_ID')
+    ends = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # They wait until the page is complete.
+    with ExitStack() as stack:
+        try:
+            manager = stack.enter_context(running(options.port, options.keep))
+        except OverflowError:
+            parser.error("a port is at most 65535")
+        except OSError as error:
+            sys.exit(f"Port {options.port} of 127.0.0.1: {os.strerror(error.errno or 0)}")
+        file = stack.enter_context(NamedTemporaryFile("w", prefix="exam-manager-", suffix=".env"))
+        variables = {
+            "EXAM_MANAGER_URL": manager.url,
+            "TOKEN": manager.token,
+            "TASK_ID": manager.task_id,
+            "DAG_TASK_ID": manager.dag_task_id,
+            "SEQUENCE_ID": manager.sequence_id,
+        }
+        file.writelines(f"export {name}={value}\n" for name, value in variables.items())
+        file.flush()
+        variables["TOKEN"] = f"{manager.token[:32]}... ({len(manager.token)} digits)"
+        print("An exam manager runs until Ctrl-C. In another terminal, type\n")
+        print(f"  . {shlex.quote(file.name)}\n")
+        print("to export these, to Python's os.environ as well:\n")
+        print(*(f"  {name:16}  {value}" for name, value in variables.items()), sep="\n")
+        print("\n  curl --oauth2-bearer $TOKEN $EXAM_MANAGER_URL/api/v1/exam/task/$TASK_ID")
         print("\nThe requests that arrive, their paths decoded:\n", flush=True)
-        threading.Event().wait()
+        signal.sigwait(ends)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,170 @@
+"""The exam manager of the examples, beside what was recorded of the real one."""
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from exam_manager import ExamManager
+from exam_models import AcquisitionTaskOut, MRISequenceOut
+
+COMMAND = [sys.executable, str(Path(__file__).parents[1] / "examples" / "exam_manager.py")]
+TASK, DAG, SEQUENCE = "/task/{task_id}", "/task/{dag_task_id}", "/sequence/{sequence_id}"
+CREATE, RESULT = "/result?task_id={task_id}", "/result/{result_id}"
+NEVER = "00000000-0000-0000-0000-000000000000"
+MRD = {"type": "MRD", "directory": "/data/1", "files": ["a.mrd"], "meta": {"snr": 4.5}}
+COULD_NOT = "Could not {}, either because it does not exist, or for another reason."
+FAILED = "Internal Server Error"
+
+Ask = Callable[..., requests.Response]
+
+
+@pytest.fixture
+def ask(exam_manager: ExamManager) -> Ask:
+    """Send a request, of a whole task or result with the changes that are given."""
+    ids = dict(vars(exam_manager))
+
+    def send(method: str, path: str, body: Any = None, token: Any = exam_manager.token) -> Any:
+        url = f"{exam_manager.url}/api/v1/exam{path.format(**ids)}"
+        headers = {"Authorization": token and f"Bearer {token}", "Content-Type": "application/json"}
+        if isinstance(body, dict):
+            whole = MRD if path.startswith("/result") else exam_manager.tasks[ids["task_id"]]
+            body = {name: value for name, value in {**whole, **body}.items() if value is not ...}
+        sent = {"headers": headers, "data": None if body is None else json.dumps(body)}
+        return requests.request(method, url, **sent, allow_redirects=False, timeout=30)
+
+    ids["result_id"] = send("POST", CREATE).json()["id"]
+    return send
+
+
+@pytest.mark.parametrize(
+    ("line", "body", "status", "detail"),
+    [
+        (f"GET /task/{NEVER}", None, 404, "Task not found"),
+        ("GET /task/nope", None, 400, "Badly formed task_id."),
+        ("GET /task/", None, 307, ""),
+        (f"GET /sequence/{'0' * 24}", None, 404, f"MRI sequence with ID {'0' * 24} not found."),
+        ("GET /sequence/nope", None, 500, FAILED),
+        (f"PUT /task/{NEVER}", {}, 404, COULD_NOT.format("update workflow")),
+        ("PUT /task/nope", {}, 500, FAILED),
+        ("PUT /task/reorder", {}, 422, ["body"]),
+        (f"PUT {TASK}", {"progress": "abc"}, 422, ["body", "ACQUISITION", "progress"]),
+        (f"PUT {TASK}", {"progress": 2**31}, 500, FAILED),
+        (f"PUT {TASK}", {"name": "a\0b"}, 500, FAILED),
+        (f"PUT {TASK}", {"workflow_id": NEVER}, 400, "workflow_id must be an existing id."),
+        (f"PUT {TASK}", {"workflow_id": None}, 400, "Task instance needs workflow_id."),
+        (f"POST /result?task_id={NEVER}", None, 400, "Parent (task_id) does not exist."),
+        ("POST /result?task_id=nope", None, 500, FAILED),
+        ("POST /result", None, 422, ["query", "task_id"]),
+        (f"PUT /result/{NEVER}", {}, 404, COULD_NOT.format("update result")),
+        ("PUT /result/nope", {}, 500, FAILED),
+        (f"PUT {RESULT}", {"type": "FOO"}, 422, ["body", "type"]),
+        (f"PUT {RESULT}", {"meta": {"snr": [float("nan")]}}, 500, FAILED),
+        (f"DELETE /result/{NEVER}", None, 404, COULD_NOT.format("delete result")),
+        ("DELETE /result/nope", None, 500, FAILED),
+        ("DELETE /result?result_id={result_id}", None, 500, FAILED),
+    ],
+)
+def test_it_refuses_as_recorded(ask: Ask, line: str, body: Any, status: int, detail: Any) -> None:
+    answer = ask(*line.split(), body)
+    assert (answer.headers.get("Content-Type", "")[:10] == "text/plain") == (detail == FAILED)
+    told = answer.text if status in (307, 500) else answer.json()["detail"]
+    assert (answer.status_code, told[0]["loc"] if status == 422 else told) == (status, detail)
+
+
+def test_the_records_have_the_recorded_fields(ask: Ask) -> None:
+    assert list(ask("GET", TASK).json()) == list(AcquisitionTaskOut.model_fields)
+    assert {*ask("GET", SEQUENCE).json(), "id"} == {*MRISequenceOut.model_fields, "_id"}
+    assert ask("GET", DAG).json().keys() > {"dag_type", "dag_id", "input_task_ids", "parameter"}
+
+
+def test_a_result_is_created_set_and_deleted_once(ask: Ask, exam_manager: ExamManager) -> None:
+    created = ask("POST", CREATE)
+    fields = {"type": "NOT_SET", "directory": "", "files": [], "meta": None}
+    assert created.status_code == 201
+    assert created.json().items() >= {**fields, "task_id": exam_manager.task_id}.items()
+    path = f"/result/{created.json()['id']}"
+    assert ask("PUT", path, {}).json() == {**created.json(), **MRD}
+    assert ask("GET", TASK).json()["results"][-1] == {**created.json(), **MRD}
+    assert [ask("DELETE", path).status_code for _ in range(2)] == [204, 404]
+
+
+def test_who_is_not_logged_in_is_refused(ask: Ask, exam_manager: ExamManager) -> None:
+    for method, path in (("GET", TASK), ("PUT", TASK), ("DELETE", RESULT)):
+        for token in (None, "wrong", exam_manager.expired_token):
+            answer = ask(method, path, {}, token)
+            detail = "Invalid token." if token else "Not authenticated"
+            assert (answer.status_code, answer.json()) == (401, {"detail": detail})
+            assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_an_update_resets_what_it_leaves_out_and_dates_a_change(ask: Ask) -> None:
+    before = ask("PUT", TASK, {}).json()
+    assert (before["calibration"], before["datetime_updated"]) == (["frequency"], None)
+    after = ask("PUT", TASK, {"calibration": ..., "creator": "eva", "id": NEVER}).json()
+    assert after == {**before, "calibration": [], "datetime_updated": after["datetime_updated"]}
+    assert after["datetime_updated"]
+    assert ask("PUT", TASK, {}).json() == after
+
+
+def test_a_template_is_part_of_a_template_alone(ask: Ask, exam_manager: ExamManager) -> None:
+    for workflows in ([], exam_manager.exams.values()):
+        exam_manager.templates.update(workflows)
+        told = ask("PUT", TASK, {"is_template": not workflows}).json()["detail"]
+        assert told.startswith("Invalid link to workflow. ")
+        assert ask("PUT", TASK, {"is_template": bool(workflows)}).status_code == 200
+
+
+@pytest.mark.parametrize("task_type", ["RECONSTRUCTION", None])
+def test_another_type_of_task_is_refused(ask: Ask, task_type: str | None) -> None:
+    (problem,) = ask("PUT", TASK, {"task_type": task_type}).json()["detail"]
+    assert (problem["type"], problem["loc"]) == ("union_tag_invalid", ["body"])
+    tags = "expected tags: <TaskType.ACQUISITION: 'ACQUISITION'>, <TaskType.DAG: 'DAG'>"
+    assert problem["msg"].endswith(tags)
+
+
+@pytest.mark.parametrize("slash", ["/", "%2F"])
+def test_a_slash_in_an_id_is_one(ask: Ask, exam_manager: ExamManager, slash: str) -> None:
+    task, dag = exam_manager.tasks.values()
+    ask("PUT", "/task/reorder", [dag["id"], task["id"]])
+    tasks = ask("GET", f"/task/all{slash}{task['workflow_id']}").json()
+    assert {task["id"]: task["position"] for task in tasks} == {task["id"]: 1, dag["id"]: 0}
+    dag["is_template"] = True
+    assert ask("GET", f"/task/templates{slash}all").json() == [dag]
+    assert ask("GET", f"{SEQUENCE}{slash}file").text.startswith("# Pulseq")
+
+
+def test_what_the_command_exports_outlasts_a_restart_if_it_is_asked_to() -> None:
+    ids = []
+    for options in (["--keep"], ["--keep"], []):
+        with subprocess.Popen([*COMMAND, *options], stdout=subprocess.PIPE, text=True) as process:
+            try:
+                line = next(line for line in process.stdout or () if line.startswith("  . "))
+                python = [sys.executable, "import json, os; print(json.dumps({**os.environ}))"]
+                shell = ["/bin/sh", "-c", f'{line.strip()} && "$0" -c "$1"', *python]
+                variables = json.loads(subprocess.check_output(shell))
+                url = f"{variables['EXAM_MANAGER_URL']}/api/v1/exam/task/{variables['DAG_TASK_ID']}"
+                headers = {"Authorization": f"Bearer {variables['TOKEN']}"}
+                task = requests.get(url, headers=headers, timeout=30).json()
+            finally:
+                process.terminate()
+        assert (process.returncode, Path(line.split()[1]).exists()) == (0, False)
+        assert task["input_task_ids"] == [variables["TASK_ID"]]
+        assert len(bytes.fromhex(variables["TOKEN"])) == 256
+        ids.append({variables[name] for name in ("TOKEN", "DAG_TASK_ID", "SEQUENCE_ID")})
+    assert ids[0] == ids[1]
+    assert not ids[1] & ids[2]
+
+
+def test_a_port_that_is_taken_is_told_in_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        command = [*COMMAND, "--port", port := str(listener.getsockname()[1])]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    told = f"Port {port} of 127.0.0.1: Address already in use\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", told)
