@@ -11,8 +11,8 @@ help: ## list these commands
 demo: $(VENV)/demo ## one whole acquisition against an exam manager of its own
 	@$(BIN)/python examples/acquisition.py
 
-serve: $(VENV)/demo ## keep an exam manager running to develop against
-	@$(BIN)/python examples/exam_manager.py
+serve: $(VENV)/demo ## keep an exam manager running to develop with (PORT=8000 KEEP=1)
+	@$(BIN)/python examples/exam_manager.py $(if $(PORT),--port $(PORT)) $(if $(KEEP),--keep)
 
 test: $(VENV)/test ## run the tests
 	@$(BIN)/pytest -n 2
