@@ -7,23 +7,19 @@ To be imported once ``EXAM_MANAGER_URL`` is set: `exam_requests` reads it as it 
 """
 
 import multiprocessing
-import random
 import resource
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from statistics import median
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import httpx
 import requests
-import urllib3
 from pydantic import BaseModel
-from requests.adapters import HTTPAdapter
-from server import RESULT, RESULT_ID, SEQUENCE_ID, TASK, TASK_ID, sequence
+from server import RESULT, RESULT_ID, SEQUENCE_ID, TASK, TASK_ID
 
-import exam_requests
 from exam_requests import (
     RESULT_URI,
     SEQUENCE_URI,
@@ -32,23 +28,27 @@ from exam_requests import (
     MRISequenceOut,
     ResultOut,
     SetResult,
+    create_blank_result,
+    delete_blank_result,
+    get_sequence,
+    get_task,
+    set_result,
+    set_task,
 )
 
 TOKEN = "0123456789abcdef" * 32
 TIMEOUT = 10
-CONNECTIONS = 40  # One for each thread; by themselves, the other clients keep fewer.
 
 Answer = BaseModel | None
 
 
 class Call(NamedTuple):
-    """A call of ours, the request that it is, and the record that the server answers with."""
+    """A call of ours, and the request that it is."""
 
     ours: Callable[[], Answer]
     method: str
     url: str
     model: type[BaseModel] | None
-    record: Callable[[], Any]
     payload: BaseModel | None = None
 
     def headers(self) -> dict[str, str]:
@@ -60,83 +60,41 @@ class Call(NamedTuple):
         """Write the payload."""
         return self.payload.model_dump_json() if self.payload else None
 
-    def read(self, text: bytes) -> Answer:
-        """Read an answer by the shortest way."""
-        return self.model.model_validate_json(text) if self.model else None
-
-    def check(self, answer: Answer) -> None:
-        """Raise an error if an answer is not what the server holds."""
-        if answer != (self.model.model_validate(self.record()) if self.model else None):
-            raise RuntimeError(f"not what the server holds: {self.method} {self.url}")
-
 
 _task = AcquisitionTaskOut.model_validate(TASK)
+_task_url = f"{TASK_URI}/{TASK_ID}"
 _result = SetResult.model_validate({name: RESULT[name] for name in SetResult.model_fields})
-
-
-def _get_sequence(mebibytes: int) -> Call:
-    record_id = SEQUENCE_ID[mebibytes]
-    return Call(
-        lambda: exam_requests.get_sequence(record_id, TOKEN),
-        "GET",
-        f"{SEQUENCE_URI}/{record_id}",
-        MRISequenceOut,
-        lambda: sequence(mebibytes),
-    )
-
+_result_url = f"{RESULT_URI}/{RESULT_ID}"
 
 CALLS = {
-    "get_task": Call(
-        lambda: exam_requests.get_task(TASK_ID, TOKEN),
-        "GET",
-        f"{TASK_URI}/{TASK_ID}",
-        AcquisitionTaskOut,
-        lambda: TASK,
-    ),
+    "get_task": Call(partial(get_task, TASK_ID, TOKEN), "GET", _task_url, AcquisitionTaskOut),
     "set_task": Call(
-        lambda: exam_requests.set_task(TASK_ID, _task, TOKEN),
-        "PUT",
-        f"{TASK_URI}/{TASK_ID}",
-        AcquisitionTaskOut,
-        lambda: TASK,
-        _task,
+        partial(set_task, TASK_ID, _task, TOKEN), "PUT", _task_url, AcquisitionTaskOut, _task
     ),
-    "get_sequence, 1 MiB": _get_sequence(1),
-    "get_sequence, 64 MiB": _get_sequence(64),
     "create_blank_result": Call(
-        lambda: exam_requests.create_blank_result(TASK_ID, TOKEN),
+        partial(create_blank_result, TASK_ID, TOKEN),
         "POST",
         f"{RESULT_URI}?task_id={TASK_ID}",
         ResultOut,
-        lambda: RESULT,
     ),
     "delete_blank_result": Call(
-        lambda: exam_requests.delete_blank_result(RESULT_ID, TOKEN),
-        "DELETE",
-        f"{RESULT_URI}/{RESULT_ID}",
-        None,
-        lambda: None,
+        partial(delete_blank_result, RESULT_ID, TOKEN), "DELETE", _result_url, None
     ),
     "set_result": Call(
-        lambda: exam_requests.set_result(RESULT_ID, _result, TOKEN),
-        "PUT",
-        f"{RESULT_URI}/{RESULT_ID}",
-        ResultOut,
-        lambda: RESULT,
-        _result,
+        partial(set_result, RESULT_ID, _result, TOKEN), "PUT", _result_url, ResultOut, _result
     ),
 }
+for _mebibytes, _id in SEQUENCE_ID.items():
+    CALLS[f"get_sequence, {_mebibytes} MiB"] = Call(
+        partial(get_sequence, _id, TOKEN), "GET", f"{SEQUENCE_URI}/{_id}", MRISequenceOut
+    )
 
-Client = Callable[[Call], Answer]
-
-_session = requests.Session()
-_session.mount("http://", HTTPAdapter(pool_maxsize=CONNECTIONS))
 _httpx = httpx.Client(
     trust_env=False,
     timeout=TIMEOUT,
-    limits=httpx.Limits(max_keepalive_connections=CONNECTIONS, keepalive_expiry=None),
+    # One connection for each thread; by itself, it keeps fewer.
+    limits=httpx.Limits(max_keepalive_connections=40, keepalive_expiry=None),
 )
-_pool = urllib3.PoolManager(maxsize=CONNECTIONS, timeout=TIMEOUT)
 
 
 def ours(call: Call) -> Answer:
@@ -153,93 +111,62 @@ def per_call(call: Call) -> Answer:
     return call.model(**response.json()) if call.model else None
 
 
-def session(call: Call) -> Answer:
-    """Make the same call on a connection that is kept."""
-    response = _session.request(
-        call.method, call.url, headers=call.headers(), data=call.body(), timeout=TIMEOUT
-    )
-    response.raise_for_status()
-    return call.model(**response.json()) if call.model else None
-
-
 def by_httpx(call: Call) -> Answer:
-    """Make the call through httpx."""
+    """Make the call through httpx, and read the answer by the shortest way."""
     response = _httpx.request(call.method, call.url, headers=call.headers(), content=call.body())
     response.raise_for_status()
-    return call.read(response.content)
+    return call.model.model_validate_json(response.content) if call.model else None
 
 
-def by_urllib3(call: Call) -> Answer:
-    """Make the call through urllib3, which requests is built on."""
-    response = _pool.request(call.method, call.url, headers=call.headers(), body=call.body())
-    if response.status >= 400:
-        raise RuntimeError(f"{response.status}: {call.method} {call.url}")
-    return call.read(response.data)
-
-
-CLIENTS: dict[str, Client] = {
+CLIENTS: dict[str, Callable[[Call], Answer]] = {
     "ours": ours,
     "per call": per_call,
-    "Session": session,
     "httpx": by_httpx,
-    "urllib3": by_urllib3,
 }
 
 
-def take_turns(measure: Callable[[Client], float], rounds: int) -> dict[str, float]:
-    """Measure each client once a round, in random order; return the medians."""
-    figures: dict[str, list[float]] = {name: [] for name in CLIENTS}
-    for _ in range(rounds):
-        for name in random.sample(list(CLIENTS), len(CLIENTS)):
-            figures[name].append(measure(CLIENTS[name]))
-    return {name: median(values) for name, values in figures.items()}
+def check(name: str) -> None:
+    """Raise an error if the clients do not all return the same."""
+    expected = per_call(CALLS[name])
+    for client, make in CLIENTS.items():
+        if make(CALLS[name]) != expected:
+            raise RuntimeError(f"{name}: {client} returns something else than per call")
 
 
-def times(call: Call, rounds: int) -> dict[str, float]:
-    """Time a call, in seconds."""
-
-    def seconds(client: Client) -> float:
-        started = time.perf_counter()
-        client(call)
-        return time.perf_counter() - started
-
-    for client in CLIENTS.values():
-        call.check(client(call))
-    return take_turns(seconds, rounds)
+def seconds(name: str, client: str) -> float:
+    """Time a call."""
+    call, make = CALLS[name], CLIENTS[client]
+    started = time.perf_counter()
+    make(call)
+    return time.perf_counter() - started
 
 
-def times_in_threads(call: Call, rounds: int, threads: int) -> dict[str, float]:
-    """Time 1000 calls from so many threads at once, in seconds for each of the calls."""
+def seconds_in_threads(name: str, threads: int, client: str) -> float:
+    """Time 600 calls from so many threads at once, as seconds for each of the calls."""
+    call, make = CALLS[name], CLIENTS[client]
 
-    def work(client: Client) -> None:
-        for _ in range(1000 // threads):
-            client(call)
+    def work(calls: int) -> None:
+        for _ in range(calls):
+            make(call)
 
-    def seconds(client: Client) -> float:
-        started = time.perf_counter()
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(work, [client] * threads))
-        return (time.perf_counter() - started) / 1000
-
-    return take_turns(seconds, rounds)
+    started = time.perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, [600 // threads] * threads))
+    return (time.perf_counter() - started) / 600
 
 
-def peaks(name: str, rounds: int) -> dict[str, float]:
-    """Measure the memory of a call that is the first in its process, in MiB."""
+def peak(name: str, client: str) -> float:
+    """Measure the memory of a call that is the first of its kind in its process, in MiB."""
     # Not "spawn": such a process starts with the peak of this one.
     context = multiprocessing.get_context("forkserver")
-
-    def peak(client: Client) -> float:
-        with ProcessPoolExecutor(1, context) as process:
-            return process.submit(_peak, client, name).result()
-
-    return take_turns(peak, rounds)
+    with ProcessPoolExecutor(1, context) as process:
+        return process.submit(_growth, name, client).result()
 
 
-def _peak(client: Client, name: str) -> float:
-    client(CALLS["get_task"])
+def _growth(name: str, client: str) -> float:
+    make = CLIENTS[client]
+    make(CALLS["get_task"])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    answer = client(CALLS[name])
+    make(CALLS[name])
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    CALLS[name].check(answer)
     return (after - before) / (2**20 if sys.platform == "darwin" else 2**10)
