@@ -102,10 +102,10 @@ class AcquisitionParameter(_Record):
     fov_scaling: XYZ
     """Scaling of the field of view, a factor for each axis."""
     fov_offset: XYZ
-    """Offset of the field of view, in the unit that the sequence takes: none is documented,
+    """Offset of the field of view, in the unit that the sequence takes; none is documented,
     and the exam manager passes it on unread."""
     fov_rotation: XYZ
-    """Rotation of the field of view, in the unit that the sequence takes: none is documented,
+    """Rotation of the field of view, in the unit that the sequence takes; none is documented,
     and the exam manager passes it on unread."""
 
 
@@ -113,13 +113,13 @@ class AcquisitionLimits(_Record):
     """The patient that an acquisition is limited to."""
 
     patient_height: int
-    """Height, by convention in centimetres: the exam manager names no unit and no bounds."""
+    """Height, by convention in centimetres; the exam manager names no unit and no bounds."""
     patient_weight: int
-    """Weight, by convention in kilograms: the exam manager names no unit and no bounds."""
+    """Weight, by convention in kilograms; the exam manager names no unit and no bounds."""
     patient_gender: Gender = Gender.NOT_GIVEN
     """Gender, ``NOT_GIVEN`` if nobody stated it."""
     patient_age: int
-    """Age, by convention in years: the exam manager names no unit and no bounds."""
+    """Age, by convention in years; the exam manager names no unit and no bounds."""
 
 
 class SetResult(_Record):
@@ -132,8 +132,8 @@ class SetResult(_Record):
     files: list[str] = []
     """Names of the files in that folder, such as ``acquisition.mrd``."""
     meta: dict[Any, Any] | None = None
-    """What else is to be known of them, in keys and units of the device manager's choice:
-    whatever JSON can hold, so no ``NaN`` and no infinity."""
+    """What else is to be known of them, in keys and units of the device manager's choice;
+    it is whatever JSON can hold, so no ``NaN`` and no infinity."""
 
 
 class ResultOut(SetResult):
@@ -157,7 +157,7 @@ class AcquisitionTaskOut(_Record):
     description: str
     """Description, free text."""
     task_type: TaskType
-    """What it does: ``ACQUISITION`` in all that `exam_requests.get_task` returns."""
+    """What it does, ``ACQUISITION`` in all that `exam_requests.get_task` returns."""
     destination: str
     """Free text, empty in the tasks that were recorded; its meaning is not documented."""
     status: ItemStatus
@@ -198,7 +198,7 @@ class MRISequenceOut(_Record):
     description: str
     """Description, free text."""
     sequence_type: str
-    """Kind of the sequence, free text: the exam manager has no list of kinds."""
+    """Kind of the sequence, free text; the exam manager has no list of kinds."""
     tags: list[str] = []
     """Key words, free text."""
     id: str = Field(alias="_id")
