@@ -14,6 +14,7 @@ html_theme = "furo"
 add_module_names = False
 python_use_unqualified_type_names = True
 default_role = "py:obj"
+myst_heading_anchors = 3
 nitpick_ignore_regex = [("py:.*", r"(datetime|fastapi|uuid)\..*")]  # documented elsewhere
 
 autoapi_dirs = [str(ROOT)]
