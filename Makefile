@@ -21,6 +21,7 @@ lint: $(VENV)/lint ## check the style and the types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/stubtest exam_requests --mypy-config-file setup.cfg
 
 bench: $(VENV)/bench ## time the calls beside those of other clients
 	@$(BIN)/python benchmarks/bench.py

@@ -67,7 +67,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "scanhub_libraries":
         raise
-    from exam_models import AcquisitionTaskOut, MRISequenceOut, ResultOut, SetResult
+    from exam_models import AcquisitionTaskOut, MRISequenceOut, ResultOut, SetResult  # type: ignore[no-redef, unused-ignore]
 
 __all__ = [
     "RESULT_URI",

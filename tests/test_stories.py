@@ -62,7 +62,7 @@ def test_an_expired_token_is_a_401(
     exam_manager: ExamManager, call: Call, caplog: pytest.LogCaptureFixture
 ) -> None:
     detail = call.fails(caplog, 401, token=exam_manager.expired_token)
-    assert detail == f"{call.what}: Invalid token."
+    assert detail == "Invalid token."
 
 
 @each([call for call in CALLS if call.function != "get_sequence"])
@@ -77,10 +77,10 @@ def test_an_unknown_id_is_refused_as_the_exam_manager_says_it(
         detail
         == {
             "get_task": "Task not found",
-            "set_task": f"{call.what}: {COULD_NOT.format('update workflow')}",
-            "create_blank_result": f"{call.what}: Parent (task_id) does not exist.",
-            "delete_blank_result": f"{call.what}: {COULD_NOT.format('delete result')}",
-            "set_result": f"{call.what}: {COULD_NOT.format('update result')}",
+            "set_task": COULD_NOT.format("update workflow"),
+            "create_blank_result": "Parent (task_id) does not exist.",
+            "delete_blank_result": COULD_NOT.format("delete result"),
+            "set_result": COULD_NOT.format("update result"),
         }[call.function]
     )
 

@@ -1,0 +1,151 @@
+"""The one file inside ScanHub: at its place, beside a stand-in of ScanHub's library.
+
+The stand-in is made from the bundled models; like ScanHub's, it ignores unknown fields.
+"""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from unittest.mock import patch
+
+import pytest
+
+import exam_models
+import exam_requests
+from calls import task
+from test_payloads import META, NEWER
+
+# ScanHub's own settings of its static checks.
+RUFF = """
+line-length = 120
+target-version = "py310"
+[lint]
+select = ["E", "W", "F", "S", "I", "N", "D"]
+pydocstyle.convention = "numpy"
+"""
+MYPY = """
+[mypy]
+python_version = 3.13
+warn_unreachable = True
+check_untyped_defs = True
+ignore_missing_imports = True
+"""
+HANDLER = """
+from app.api.exam_requests import get_task
+
+def handler(task_id: str, token: str) -> str:
+    task = get_task(task_id, token)
+    return task.{field}
+"""
+
+
+def library(folder: Path, models: str) -> None:
+    """Put a library of the name of ScanHub's into a folder."""
+    package = folder / "scanhub_libraries"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "models.py").write_text(models)
+
+
+@pytest.fixture
+def scanhub(tmp_path: Path) -> Path:
+    """Return a folder with the module at its place in a device manager, and ScanHub's library."""
+    api = tmp_path / "app" / "api"
+    api.mkdir(parents=True)
+    for package in (tmp_path / "app", api):
+        (package / "__init__.py").write_text('"""Device manager."""\n')
+    source = Path(exam_requests.__file__).read_text()
+    (api / "exam_requests.py").write_text(source)
+    models = Path(exam_models.__file__).read_text()
+    library(tmp_path, models.replace('extra="allow"', 'extra="ignore"'))
+    (tmp_path / "ruff.toml").write_text(RUFF)
+    (tmp_path / "mypy.ini").write_text(MYPY)
+    return tmp_path
+
+
+def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python where only a folder and what is installed as a package can be imported from."""
+    sites = [path for path in sys.path if "site-packages" in path]
+    return subprocess.run(
+        [sys.executable, "-S", *command],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": ":".join([str(folder), *sites])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_the_file_passes_scanhubs_static_checks(scanhub: Path) -> None:
+    for command in (("ruff", "check", "app"), ("mypy", "app/api/exam_requests.py")):
+        done = run(scanhub, "-m", *command)
+        assert done.returncode == 0, done.stdout
+
+
+def test_a_misspelt_field_is_an_error_of_scanhubs_type_checker(scanhub: Path) -> None:
+    (scanhub / "handler.py").write_text(HANDLER.format(field="nmae"))
+    done = run(scanhub, "-m", "mypy", "handler.py")
+    assert '"AcquisitionTaskOut" has no attribute "nmae"' in done.stdout
+    (scanhub / "handler.py").write_text(HANDLER.format(field="name"))
+    done = run(scanhub, "-m", "mypy", "handler.py")
+    assert done.returncode == 0, done.stdout
+
+
+def test_scanhubs_models_are_used_and_lose_none_of_the_fields_that_they_know(
+    scanhub: Path,
+) -> None:
+    held = task()
+    held["results"][0]["meta"] = META
+    script = f"""
+import json, responses
+from app.api import exam_requests as exam
+from scanhub_libraries import models
+for name in ("AcquisitionTaskOut", "MRISequenceOut", "ResultOut", "SetResult"):
+    assert getattr(exam, name) is getattr(models, name)
+assert exam._logger.name == "app.api.exam_requests"
+held = json.loads({json.dumps(json.dumps(held | NEWER))})
+with responses.RequestsMock() as mock:
+    mock.get(exam.TASK_URI + "/1", json=held)
+    task = exam.get_task("1", "token")
+    task.status, task.progress = models.ItemStatus.FINISHED, 100
+    task.calibration = [models.CalibrationType.FLIPANGLE]
+    mock.put(exam.TASK_URI + "/1", json=held)
+    exam.set_task("1", task, "token")
+    print(mock.calls[1].request.body.decode())
+"""
+    done = run(scanhub, "-c", script)
+    assert done.returncode == 0, done.stdout
+    changed = {"status": "FINISHED", "progress": 100, "calibration": ["flip-angle"]}
+    assert json.loads(done.stdout) == held | changed
+
+
+@pytest.mark.parametrize(
+    ("models", "error", "message"),
+    [
+        ("import no_such_module", ModuleNotFoundError, "No module named 'no_such_module'"),
+        ("raise ValueError('broken')", ValueError, "broken"),
+        ("", ImportError, "cannot import name 'AcquisitionTaskOut'"),
+    ],
+)
+def test_a_library_of_scanhub_that_fails_to_import_is_an_error(
+    tmp_path: Path,
+    models: str,
+    error: type[Exception],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    library(tmp_path, models)
+    monkeypatch.syspath_prepend(tmp_path)
+    with patch.dict(sys.modules), pytest.raises(error, match=message):
+        runpy.run_path(exam_requests.__file__)
+
+
+def test_a_library_of_scanhub_without_models_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scanhub_libraries", ModuleType("scanhub_libraries"))
+    with pytest.raises(ModuleNotFoundError, match=r"scanhub_libraries\.models"):
+        runpy.run_path(exam_requests.__file__)

@@ -1,0 +1,83 @@
+"""What the operator sets: an address that cannot work stops the import, and says why."""
+
+import runpy
+
+import pytest
+
+import exam_requests
+
+DOCUMENTED = "http://exam-manager:8000"
+
+
+@pytest.mark.parametrize(
+    ("address", "base"),
+    [
+        (None, DOCUMENTED),
+        ("", DOCUMENTED),
+        (" \r\n", DOCUMENTED),
+        ("https://exams.clinic.example:8443", "https://exams.clinic.example:8443"),
+        ("https://exams.clinic.example/scanhub//", "https://exams.clinic.example/scanhub"),
+        ("http://exam_manager\r\n", "http://exam_manager"),
+        ("HTTP://10.0.0.7:80", "HTTP://10.0.0.7:80"),
+        ("http://[fd00::7]:8000", "http://[fd00::7]:8000"),
+        ("http://prüfung.example", "http://prüfung.example"),
+    ],
+)
+def test_the_address_is_taken_from_the_environment(
+    address: str | None, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if address is not None:
+        monkeypatch.setenv("EXAM_MANAGER_URL", address)
+    module = runpy.run_path(exam_requests.__file__)
+    for name in ("task", "result", "sequence"):
+        assert module[f"{name.upper()}_URI"] == f"{base}/api/v1/exam/{name}"
+
+
+@pytest.mark.parametrize(
+    ("address", "wrong"),
+    [
+        ("exam-manager:8000", "it does not begin with http:// or https://"),
+        ("//exam-manager:8000", "it does not begin with http:// or https://"),
+        ("htpp://exam-manager:8000", "it does not begin with http:// or https://"),
+        ("http//exam-manager:8000", "it does not begin with http:// or https://"),
+        ('"http://exam-manager:8000"', "it does not begin with http:// or https://"),
+        ("'http://exam-manager:8000'", "it does not begin with http:// or https://"),
+        ("None", "it does not begin with http:// or https://"),
+        ("${EXAM_MANAGER}", "it does not begin with http:// or https://"),
+        ("http:/exam-manager:8000", "its host is not a name"),
+        ("http://", "its host is not a name"),
+        ("http://:8000", "its host is not a name"),
+        ("http://${HOST}:8000", "its host is not a name"),
+        ("http://exam manager:8000", "its host is not a name"),
+        ("http://exam-manager;8000", "its host is not a name"),
+        ("http://[::1", "Invalid IPv6 URL"),
+        ("http://exam-manager:port", "Port could not be cast to integer value as 'port'"),
+        ("http://exam-manager:$PORT", "Port could not be cast to integer value as '$PORT'"),
+        ("http://exam-manager:80000", "Port out of range 0-65535"),
+        ("http://exam-manager:8000:8000", "Port could not be cast to integer value as '8000:8000'"),
+        ('http://exam-manager:8000"', "Port could not be cast to integer value as '8000\"'"),
+        ("http://exam-manager:8000?a=b", "it holds a query or a fragment"),
+        ("http://exam-manager:8000#a", "it holds a query or a fragment"),
+        ("http://exam-manager/api/v1/exam", "it ends with /api/v1/exam, which is added to it"),
+        ("http://exam-manager/api/v1/exam/", "it ends with /api/v1/exam, which is added to it"),
+        ("http://exam-manager/api/v1/exam/task", "it ends with /api/v1/exam, which is added to it"),
+        ("http://exam-manager/${PREFIX}", "its path holds what a path does not"),
+        ("http://http://exam-manager", "its path holds what a path does not"),
+    ],
+)
+def test_an_address_that_cannot_work_stops_the_import_and_says_why(
+    address: str, wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EXAM_MANAGER_URL", address)
+    with pytest.raises(ValueError, match="EXAM_MANAGER_URL") as raised:
+        runpy.run_path(exam_requests.__file__)
+    assert str(raised.value) == f"EXAM_MANAGER_URL is {address.strip().rstrip('/')!r}: {wrong}"
+
+
+def test_the_password_of_an_address_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXAM_MANAGER_URL", "http://eva:secret@exam-manager:8000")
+    with pytest.raises(ValueError, match="it holds a user") as raised:
+        runpy.run_path(exam_requests.__file__)
+    assert (
+        str(raised.value) == "EXAM_MANAGER_URL is 'http://...@exam-manager:8000': it holds a user"
+    )
