@@ -142,7 +142,7 @@ def seconds(name: str, client: str) -> float:
 
 
 def seconds_in_threads(name: str, threads: int, client: str) -> float:
-    """Time 600 calls from so many threads at once, as seconds for each of the calls."""
+    """Time 400 calls from so many threads at once, as seconds for each of the calls."""
     call, make = CALLS[name], CLIENTS[client]
 
     def work(calls: int) -> None:
@@ -151,8 +151,8 @@ def seconds_in_threads(name: str, threads: int, client: str) -> float:
 
     started = time.perf_counter()
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, [600 // threads] * threads))
-    return (time.perf_counter() - started) / 600
+        list(pool.map(work, [400 // threads] * threads))
+    return (time.perf_counter() - started) / 400
 
 
 def peak(name: str, client: str) -> float:
