@@ -3,9 +3,10 @@
 
 """Handler for exam requests: the device manager's calls to the exam manager.
 
-Six blocking functions fetch tasks and sequences and create, update and delete
-results. Each takes the bearer token of the user on whose behalf it is called, and
-returns the documented model or raises `fastapi.HTTPException`:
+Six functions fetch tasks and sequences and create, update and delete results.
+Each takes the bearer token of the user on whose behalf it is called, and returns the
+documented model or raises `fastapi.HTTPException`. They block: in an ``async def``
+handler, use ``run_in_threadpool``.
 
 ====== ======================================================================
 status what happened
@@ -32,8 +33,6 @@ traceback; what the exam manager says of a refusal is passed on, less the token.
 ``GET`` and ``PUT`` are sent once more if the connection was dropped before the
 answer was there; ``POST`` and ``DELETE`` never are. A call that ended in 502, 503
 or 504 may have been carried out.
-
-The calls block: in an ``async def`` handler, use ``run_in_threadpool``.
 
 The address is ``http://exam-manager:8000`` or, if it is set when this module is
 imported, the environment variable ``EXAM_MANAGER_URL``. For https,
@@ -69,35 +68,23 @@ except ModuleNotFoundError as error:
         raise
     from exam_models import AcquisitionTaskOut, MRISequenceOut, ResultOut, SetResult  # type: ignore[no-redef, unused-ignore]
 
-__all__ = [
-    "RESULT_URI",
-    "SEQUENCE_URI",
-    "TASK_URI",
-    "AcquisitionTaskOut",
-    "MRISequenceOut",
-    "ResultOut",
-    "SetResult",
-    "create_blank_result",
-    "delete_blank_result",
-    "get_sequence",
-    "get_task",
-    "set_result",
-    "set_task",
-]
+__all__ = ["TASK_URI", "RESULT_URI", "SEQUENCE_URI", "get_task", "set_task", "get_sequence"]
+__all__ += ["create_blank_result", "delete_blank_result", "set_result"]
+__all__ += ["AcquisitionTaskOut", "MRISequenceOut", "ResultOut", "SetResult"]
 
 
 def _checked(url: str) -> str:
     """Return an address that may work; with one that cannot, the service is not to start."""
     try:
         parts = urlsplit(url)
+        _ = parts.port  # Raises an error if it is none.
         for wrong, what in (
             (parts.scheme not in {"http", "https"}, "it does not begin with http:// or https://"),
             ("@" in parts.netloc, "it holds a user"),
             (parts.query or parts.fragment, "it holds a query or a fragment"),
             (not re.fullmatch(r"[\w.:-]+", parts.hostname or ""), "its host is not a name"),
-            (parts.port == 0, "its port is 0"),
-            ("/api/v1/exam" in parts.path, "it ends with /api/v1/exam, which is added to it"),
-            (not re.fullmatch(r"(/[\w.~-]+)*", parts.path), "its path holds what a path does not"),
+            ("/api/v1/exam" in parts.path, "it holds /api/v1/exam, which is added to it"),
+            (not re.fullmatch(r"(/[\w.~-]+)*", parts.path), "its path is not one of names"),
         ):
             if wrong:
                 raise ValueError(what)
@@ -410,8 +397,8 @@ def _request(method: str, url: str, bearer: str, body: bytes | None) -> requests
     request.headers = CaseInsensitiveDict(Accept="application/json", Authorization=bearer)
     if body is not None:
         request.body = body
-        request.headers["Content-Type"] = "application/json"
-        request.headers["Content-Length"] = str(len(body))
+        length = str(len(body))
+        request.headers.update({"Content-Type": "application/json", "Content-Length": length})
     return request
 
 
@@ -483,7 +470,7 @@ def _exchange(session: requests.Session, request: requests.PreparedRequest) -> t
         return status, b"".join(pieces)
 
 
-_DROPPED = (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+_DROPPED = (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError)
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -1,20 +1,8 @@
 from exam_models import AcquisitionTaskOut, MRISequenceOut, ResultOut, SetResult
 
-__all__ = [
-    "RESULT_URI",
-    "SEQUENCE_URI",
-    "TASK_URI",
-    "AcquisitionTaskOut",
-    "MRISequenceOut",
-    "ResultOut",
-    "SetResult",
-    "create_blank_result",
-    "delete_blank_result",
-    "get_sequence",
-    "get_task",
-    "set_result",
-    "set_task",
-]
+__all__ = ["TASK_URI", "RESULT_URI", "SEQUENCE_URI", "get_task", "set_task", "get_sequence"]
+__all__ += ["create_blank_result", "delete_blank_result", "set_result"]
+__all__ += ["AcquisitionTaskOut", "MRISequenceOut", "ResultOut", "SetResult"]
 
 TASK_URI: str
 RESULT_URI: str

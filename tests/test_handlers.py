@@ -194,7 +194,7 @@ def test_a_task_without_a_sequence_is_not_started(
     answer = ask(device, message("start", exam_manager.task_id, exam_manager.token))
     assert answer["command"] == "feedback"
     assert answer["status"] == 404
-    assert answer["detail"] == "Sequence not found: the id names nothing"
+    assert answer["detail"] == "Error getting sequence: the id names nothing"
     assert exam_requests.get_task(exam_manager.task_id, exam_manager.token) == task
 
 
