@@ -68,9 +68,11 @@ except ModuleNotFoundError as error:
         raise
     from exam_models import AcquisitionTaskOut, MRISequenceOut, ResultOut, SetResult  # type: ignore[no-redef, unused-ignore]
 
-__all__ = ["TASK_URI", "RESULT_URI", "SEQUENCE_URI", "get_task", "set_task", "get_sequence"]
-__all__ += ["create_blank_result", "delete_blank_result", "set_result"]
-__all__ += ["AcquisitionTaskOut", "MRISequenceOut", "ResultOut", "SetResult"]
+__all__ = [
+    "TASK_URI", "RESULT_URI", "SEQUENCE_URI", "get_task", "set_task", "get_sequence",
+    "create_blank_result", "delete_blank_result", "set_result",
+    "AcquisitionTaskOut", "MRISequenceOut", "ResultOut", "SetResult",
+]  # fmt: skip
 
 
 def _checked(url: str) -> str:
