@@ -34,10 +34,9 @@ traceback; what the exam manager says of a refusal is passed on, less the token.
 answer was there; ``POST`` and ``DELETE`` never are. A call that ended in 502, 503
 or 504 may have been carried out.
 
-The address is ``http://exam-manager:8000`` or, if it is set when this module is
-imported, the environment variable ``EXAM_MANAGER_URL``. For https,
-``REQUESTS_CA_BUNDLE`` names the certificates to trust. No proxy variable and no
-netrc entry is used.
+The address is ``http://exam-manager:8000`` or, if it is set at the import, the
+environment variable ``EXAM_MANAGER_URL``. For https, ``REQUESTS_CA_BUNDLE`` names the
+certificates to trust. No proxy variable and no netrc entry is used.
 """
 
 import http.client
@@ -79,12 +78,12 @@ def _checked(url: str) -> str:
     """Return an address that may work; with one that cannot, the service is not to start."""
     try:
         parts = urlsplit(url)
-        _ = parts.port  # Raises an error if it is none.
         for wrong, what in (
             (parts.scheme not in {"http", "https"}, "it does not begin with http:// or https://"),
             ("@" in parts.netloc, "it holds a user"),
             (parts.query or parts.fragment, "it holds a query or a fragment"),
             (not re.fullmatch(r"[\w.:-]+", parts.hostname or ""), "its host is not a name"),
+            (parts.port == 0, "its port is 0"),
             ("/api/v1/exam" in parts.path, "it holds /api/v1/exam, which is added to it"),
             (not re.fullmatch(r"(/[\w.~-]+)*", parts.path), "its path is not one of names"),
         ):
@@ -141,7 +140,7 @@ def get_task(task_id: str, user_access_token: str) -> AcquisitionTaskOut:
         404 if the task is not found, 400 if it is not an acquisition task;
         else as in the module's table.
     """
-    return _call("GET", "task", f"{TASK_URI}/", task_id, user_access_token, AcquisitionTaskOut)
+    return _call("GET", "task", TASK_URI, task_id, user_access_token, AcquisitionTaskOut)
 
 
 def set_task(
@@ -169,9 +168,7 @@ def set_task(
     fastapi.HTTPException
         400 if its workflow does not exist; else as in the module's table.
     """
-    return _call(
-        "PUT", "task", f"{TASK_URI}/", task_id, user_access_token, AcquisitionTaskOut, payload
-    )
+    return _call("PUT", "task", TASK_URI, task_id, user_access_token, AcquisitionTaskOut, payload)
 
 
 def get_sequence(sequence_id: str, user_access_token: str) -> MRISequenceOut:
@@ -195,9 +192,7 @@ def get_sequence(sequence_id: str, user_access_token: str) -> MRISequenceOut:
         404 if the sequence is not found, 502 if the id is not an ObjectId (the
         exam manager answers 500 to it); else as in the module's table.
     """
-    return _call(
-        "GET", "sequence", f"{SEQUENCE_URI}/", sequence_id, user_access_token, MRISequenceOut
-    )
+    return _call("GET", "sequence", SEQUENCE_URI, sequence_id, user_access_token, MRISequenceOut)
 
 
 def create_blank_result(task_id: str, user_access_token: str) -> ResultOut:
@@ -220,9 +215,7 @@ def create_blank_result(task_id: str, user_access_token: str) -> ResultOut:
     fastapi.HTTPException
         400 if the task does not exist; else as in the module's table.
     """
-    return _call(
-        "POST", "blank result", f"{RESULT_URI}?task_id=", task_id, user_access_token, ResultOut
-    )
+    return _call("POST", "blank result", RESULT_URI, task_id, user_access_token, ResultOut)
 
 
 def delete_blank_result(result_id: str, user_access_token: str) -> None:
@@ -244,7 +237,7 @@ def delete_blank_result(result_id: str, user_access_token: str) -> None:
     fastapi.HTTPException
         404 if the result is not found; else as in the module's table.
     """
-    _call("DELETE", "blank result", f"{RESULT_URI}/", result_id, user_access_token, _Nothing)
+    _call("DELETE", "blank result", RESULT_URI, result_id, user_access_token, _Nothing)
 
 
 def set_result(result_id: str, payload: SetResult, user_access_token: str) -> ResultOut:
@@ -269,14 +262,13 @@ def set_result(result_id: str, payload: SetResult, user_access_token: str) -> Re
     fastapi.HTTPException
         404 if the result is not found; else as in the module's table.
     """
-    return _call(
-        "PUT", "result", f"{RESULT_URI}/", result_id, user_access_token, ResultOut, payload
-    )
+    return _call("PUT", "result", RESULT_URI, result_id, user_access_token, ResultOut, payload)
 
 
 # From here on, the path of one request, in the order in which the request travels it.
 
 _VERB = {"GET": "getting", "POST": "creating", "PUT": "updating", "DELETE": "deleting"}
+_BEFORE_ID = {"GET": "/", "POST": "?task_id=", "PUT": "/", "DELETE": "/"}
 _DOCUMENTED_STATUS = {"GET": 200, "POST": 201, "PUT": 200, "DELETE": 204}
 _REPEATABLE = {"GET", "PUT"}
 
@@ -285,6 +277,12 @@ _Record = TypeVar("_Record", bound=BaseModel)
 
 class _Nothing(BaseModel):
     """What a 204 holds."""
+
+
+class _Task(BaseModel):
+    """What tells an acquisition task from others."""
+
+    task_type: Any = "ACQUISITION"
 
 
 class _CallError(Exception):
@@ -300,8 +298,9 @@ def _call(
     model: type[_Record],
     payload: BaseModel | None = None,
 ) -> _Record:
-    """Carry out one call; `url` lacks the id, which is its last part."""
+    """Carry out one call."""
     started = time.monotonic()
+    url += _BEFORE_ID[method]
     came: int | str = "not sent"
     try:
         bearer = _bearer(token)
@@ -361,7 +360,7 @@ def _body(payload: object) -> bytes:
     try:
         fields = payload.model_dump(by_alias=True, warnings=False)
         text = _json(fields)
-        type(payload).model_validate(from_json(text))
+        type(payload).model_validate_json(text)
         return text
     except ValidationError as error:
         raise _CallError(422, _fields(error.errors())) from None
@@ -455,13 +454,13 @@ def _exchange(session: requests.Session, request: requests.PreparedRequest) -> t
     ) as response:
         status = response.status_code
         # To leave without reading closes the connection: what follows an answer that can have no
-        # body (1xx, 204, 304) is not the next user's.
+        # body (1xx, 204, 304) is not the next user's. Such an answer reads as an empty record.
         if status not in {200, 201} and not 400 <= status < 500:
-            return status, b""
+            return status, b"{}"
         started = time.monotonic()
         pieces = []
         size = 0
-        while piece := response.raw.read1(2**18):  # By position: not all have a name for it.
+        while piece := response.raw.read1(2**20):  # By position: not all have a name for it.
             pieces.append(piece)
             size += len(piece)
             if size > _ANSWER_BYTES:
@@ -517,17 +516,14 @@ def _refusal(method: str, status: int, answer: bytes) -> _CallError:
 def _record(method: str, answer: bytes, model: type[_Record]) -> _Record:
     """Read the answer of an exam manager that did."""
     try:
-        data = from_json(answer or b"{}", allow_inf_nan=False)
         # `AcquisitionTaskOut` as ScanHub defines it takes a DAG task, too.
-        if model is AcquisitionTaskOut and isinstance(data, dict):
-            if data.get("task_type", "ACQUISITION") != "ACQUISITION":
-                raise _CallError(400 if method == "GET" else 502, "it is not an acquisition task")
-        return model.model_validate(data)
+        task = _Task.model_validate_json(answer) if model is AcquisitionTaskOut else _Task()
+        if task.task_type != "ACQUISITION":
+            raise _CallError(400 if method == "GET" else 502, "it is not an acquisition task")
+        return model.model_validate_json(answer)
     except ValidationError as error:
         why = f"the answer is not a valid {model.__name__}: {_fields(error.errors())}"
         raise _CallError(502, why) from None
-    except ValueError:
-        raise _CallError(502, "the answer is not JSON") from None
 
 
 def _fields(problems: Iterable[Any], skip: int = 0) -> str:

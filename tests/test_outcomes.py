@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from typing import Any
 
 import pytest
@@ -117,8 +118,8 @@ def test_a_task_of_another_type_is_a_400_of_get_task_and_a_502_of_set_task(
 
 
 NOT_JSON = [
-    *("<html></html>", '{"name": NaN}', '{"name": "\\ud800"}', '{"name": "abc'),
-    *('{"name": ' + "[" * 100_000, b'{"name": "\xff"}', b"\x1f\x8b\x08"),
+    *("", "<html></html>", '{"name": "\\ud800"}', '{"name": "abc', b'{"name": "\xff"}'),
+    *('{"name": ' + "[" * 100_000, b"\x1f\x8b\x08"),
 ]
 
 
@@ -129,11 +130,13 @@ def test_a_body_that_is_not_json_is_a_502(
 ) -> None:
     with responses.RequestsMock() as mock:
         mock.add(call.method, call.url(), status=call.status, body=body)
-        assert call.fails(caplog, 502) == "the answer is not JSON"
+        assert re.match(
+            "the answer is not a valid [A-Z]\\w+: Invalid JSON: ", call.fails(caplog, 502)
+        )
 
 
 @each(RECORDS)
-@pytest.mark.parametrize("body", ["", "{}", "[]", "null", "7"])
+@pytest.mark.parametrize("body", ["{}", "[]", "null", "7"])
 def test_a_body_that_is_not_the_record_is_a_502_that_names_the_model(
     mock: responses.RequestsMock, call: Call, body: str, caplog: pytest.LogCaptureFixture
 ) -> None:

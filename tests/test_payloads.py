@@ -197,7 +197,7 @@ def test_fields_and_nested_fields_are_checked_as_well(caplog: pytest.LogCaptureF
         ("device_id", PAYLOAD_VALUE, "device_id: Input should be a valid UUID"),
         ("calibration", ["shims", "nose"], "calibration.1: Input should be 'flip-angle', "),
         ("acquisition_parameter", {"fov_scaling": 5}, "acquisition_parameter.fov_scaling: Input"),
-        ("results", [PAYLOAD_VALUE], "results.0: Input should be a valid dictionary"),
+        ("results", [PAYLOAD_VALUE], "results.0: Input should be an object"),
         ("datetime_created", "yesterday", "datetime_created: Input should be a valid datetime"),
     ],
 )
