@@ -1,11 +1,10 @@
 """The calls as data: what each sends, what the exam manager answers, and how it is made."""
 
-import logging
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from fastapi import HTTPException
@@ -51,11 +50,7 @@ def task(**fields: Any) -> dict[str, Any]:
         "device_id": None,
         "calibration": ["frequency", "shims"],
         "sequence_id": SEQUENCE_ID,
-        "acquisition_parameter": {
-            "fov_scaling": axes,
-            "fov_offset": axes,
-            "fov_rotation": axes,
-        },
+        "acquisition_parameter": {"fov_scaling": axes, "fov_offset": axes, "fov_rotation": axes},
         "id": TASK_ID,
         "creator": "max",
         "datetime_created": "2026-02-03T04:05:06.000007",
@@ -104,6 +99,7 @@ def result_payload() -> exam_requests.SetResult:
 class Call:
     """One of the functions."""
 
+    log: ClassVar[pytest.LogCaptureFixture]  # of the test that runs
     function: str
     method: str
     path: str
@@ -124,13 +120,12 @@ class Call:
             arguments.append(self.payload() if payload is ... else payload)
         return getattr(exam_requests, self.function)(*arguments, token)
 
-    def fails(self, caplog: pytest.LogCaptureFixture, status: int, **arguments: Any) -> str:
+    def fails(self, status: int, **arguments: Any) -> str:
         """Make the call, which is to fail with `status`; return why it did, by its detail.
 
         Whatever failed: no token and no value of a payload or an answer may stand in
         the detail, in the log of any library, or in the traceback.
         """
-        caplog.set_level(logging.DEBUG)
         with pytest.raises(HTTPException) as raised:
             self(**arguments)
         error = raised.value
@@ -142,7 +137,7 @@ class Call:
         assert len(error.detail) < 600
         bearer = {"WWW-Authenticate": "Bearer"}
         assert error.headers == (bearer if status == 401 else None)
-        told = [str(error), repr(error), caplog.text, "".join(traceback.format_exception(error))]
+        told = [str(error), repr(error), self.log.text, "".join(traceback.format_exception(error))]
         assert error.__cause__ is None
         assert error.__context__ is None
         for secret in (arguments.get("token"), TOKEN, PAYLOAD_VALUE, ANSWER_VALUE):
@@ -185,10 +180,10 @@ def called(request: bytes) -> Call:
     return next(call for call in CALLS if call.method == method and path.startswith(call.path))
 
 
-def fail_at_once(caplog: pytest.LogCaptureFixture, status: int) -> set[str]:
+def fail_at_once(status: int) -> set[str]:
     """Make the calls at the same time, which are all to fail; return why they did."""
     with ThreadPoolExecutor(len(CALLS)) as threads:
-        return set(threads.map(lambda call: call.fails(caplog, status), CALLS))
+        return set(threads.map(lambda call: call.fails(status), CALLS))
 
 
 def each(calls: list[Call]) -> pytest.MarkDecorator:

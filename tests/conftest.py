@@ -1,6 +1,7 @@
 """What several files of tests share."""
 
 import copy
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,6 +14,7 @@ import exam_manager as example
 os.environ.pop("EXAM_MANAGER_URL", None)  # The tests have exam managers of their own.
 
 import exam_requests  # noqa: E402
+from calls import Call
 from sockets import Answer, Server
 
 
@@ -23,6 +25,13 @@ def fresh_session(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(exam_requests, "_sessions", [session])
     yield
     session.close()
+
+
+@pytest.fixture(autouse=True)
+def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each call that fails look for secrets in the log."""
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr(Call, "log", caplog, raising=False)
 
 
 @pytest.fixture

@@ -79,16 +79,16 @@ DELAYS = {
 
 @pytest.mark.parametrize("delay", DELAYS)
 def test_a_delay_is_a_504_that_names_the_limit_and_is_not_repeated(
-    serve: Serve, delay: str, short: None, caplog: pytest.LogCaptureFixture
+    serve: Serve, delay: str, short: None
 ) -> None:
     behaviour, why = DELAYS[delay]
     server = serve(behaviour)
-    assert fail_at_once(caplog, 504) == {why}
+    assert fail_at_once(504) == {why}
     assert len(server.requests) == len(CALLS)
 
 
 def test_an_answer_has_more_time_for_each_piece_that_comes(
-    serve: Serve, short: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    serve: Serve, short: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exam_requests, "_BYTES_PER_SECOND", 1000)
     body = BODY + b" " * 3000
@@ -103,7 +103,7 @@ def test_an_answer_has_more_time_for_each_piece_that_comes(
     serve(send)
     assert GET_TASK().progress == 0
     monkeypatch.setattr(exam_requests, "_LONGEST_SECONDS", 0.4)
-    assert GET_TASK.fails(caplog, 504) == "the answer took longer than 0.4 s"
+    assert GET_TASK.fails(504) == "the answer took longer than 0.4 s"
 
 
 @pytest.fixture
@@ -119,13 +119,10 @@ def full() -> Iterator[tuple[str, int]]:
 
 
 def test_a_host_that_does_not_take_the_connection_is_a_504(
-    full: tuple[str, int],
-    aim: Callable[[str], None],
-    short: None,
-    caplog: pytest.LogCaptureFixture,
+    full: tuple[str, int], aim: Callable[[str], None], short: None
 ) -> None:
     aim(f"http://127.0.0.1:{full[1]}")
-    assert fail_at_once(caplog, 504) == {UNCONNECTED}
+    assert fail_at_once(504) == {UNCONNECTED}
 
 
 def test_the_second_address_of_a_name_is_reached_when_the_first_swallows_packets(
@@ -147,22 +144,22 @@ def test_the_second_address_of_a_name_is_reached_when_the_first_swallows_packets
 
 
 def test_a_server_that_is_silent_within_the_handshake_is_a_504(
-    serve: Serve, aim: Callable[[str], None], short: None, caplog: pytest.LogCaptureFixture
+    serve: Serve, aim: Callable[[str], None], short: None
 ) -> None:
     server = serve(lambda connection, _: time.sleep(1))
     aim(server.url.replace("http", "https"))
-    assert fail_at_once(caplog, 504) == {UNCONNECTED}
+    assert fail_at_once(504) == {UNCONNECTED}
 
 
 @each(PUTS)
 def test_a_server_that_does_not_take_the_body_is_a_504(
-    aim: Callable[[str], None], call: Call, short: None, caplog: pytest.LogCaptureFixture
+    aim: Callable[[str], None], call: Call, short: None
 ) -> None:
     payload = call.payload()
     payload.extra = "7" * 2**24
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         aim(f"http://127.0.0.1:{deaf.getsockname()[1]}")
-        assert call.fails(caplog, 504, payload=payload) == "the request was not taken in 0.2 s"
+        assert call.fails(504, payload=payload) == "the request was not taken in 0.2 s"
 
 
 def test_an_answer_that_takes_as_long_as_the_check_of_a_token_still_counts(serve: Serve) -> None:
@@ -207,27 +204,21 @@ FAULTS: dict[str, tuple[Answer, int, str]] = {
 @each(CALLS)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_called_what_it_is(
-    serve: Serve,
-    call: Call,
-    fault: str,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    serve: Serve, call: Call, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     behaviour, status, why = FAULTS[fault]
     monkeypatch.setattr(exam_requests, "_ANSWER_BYTES", 2**20)
     server = serve(behaviour)
-    assert call.fails(caplog, status).startswith(why)
+    assert call.fails(status).startswith(why)
     repeated = "without an answer" in fault and call.method in {"GET", "PUT"}
     assert len(server.requests) == (2 if repeated else 1)
 
 
-def test_a_refused_connection_is_a_503(
-    aim: Callable[[str], None], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_refused_connection_is_a_503(aim: Callable[[str], None]) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         aim(f"http://127.0.0.1:{unused.getsockname()[1]}")
-        assert fail_at_once(caplog, 503) == {f"{UNANSWERED}Connection refused"}
+        assert fail_at_once(503) == {f"{UNANSWERED}Connection refused"}
 
 
 @pytest.mark.parametrize(
@@ -239,20 +230,18 @@ def test_a_refused_connection_is_a_503(
     ],
 )
 def test_an_address_that_is_none_is_a_503_with_the_reason(
-    aim: Callable[[str], None], url: str, why: str, caplog: pytest.LogCaptureFixture
+    aim: Callable[[str], None], url: str, why: str
 ) -> None:
     aim(url)
-    assert GET_TASK.fails(caplog, 503).startswith(UNANSWERED + why)
+    assert GET_TASK.fails(503).startswith(UNANSWERED + why)
 
 
 @each(CALLS)
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_a_redirect_is_not_followed(
-    serve: Serve, call: Call, status: int, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_redirect_is_not_followed(serve: Serve, call: Call, status: int) -> None:
     with Server(sends(answer(200, task()))) as other:
         serve(sends(answer(status, None, f"Location: {other.url}/api/v1/exam/task/1")))
-        assert call.fails(caplog, 502) == f"the exam manager answered {status}"
+        assert call.fails(502) == f"the exam manager answered {status}"
         assert other.connections == 0
 
 

@@ -34,7 +34,7 @@ from test_requests import anything
 OTHERS = [call for call in CALLS if call not in GETS]
 
 
-def answered(call: Call, status: int, body: Any, caplog: pytest.LogCaptureFixture) -> Any:
+def answered(call: Call, status: int, body: Any) -> Any:
     """Make the call, which is to fail; return the status and why it did."""
     with responses.RequestsMock() as mock:
         content = {"body": body} if isinstance(body, (str, bytes)) else {"json": body}
@@ -42,7 +42,7 @@ def answered(call: Call, status: int, body: Any, caplog: pytest.LogCaptureFixtur
         raised = status if 400 <= status < 500 else 502
         if call in GETS and status in {400, 422} and isinstance(body, dict):
             raised = 404
-        return call.fails(caplog, raised)
+        return call.fails(raised)
 
 
 # What the exam manager refuses.
@@ -51,11 +51,11 @@ def answered(call: Call, status: int, body: Any, caplog: pytest.LogCaptureFixtur
 @each(CALLS)
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 418, 422, 429, 499])
 def test_a_refusal_has_the_status_and_the_detail_of_the_exam_manager(
-    call: Call, status: int, caplog: pytest.LogCaptureFixture
+    call: Call, status: int
 ) -> None:
     """But for 400 and 422 of a GET, to which an id that cannot be is not found."""
     detail = "workflow_id must be an existing id."
-    assert answered(call, status, {"detail": detail}, caplog) == detail
+    assert answered(call, status, {"detail": detail}) == detail
 
 
 PAGES = ["", "<html>Bad Request</html>", "[]", "null", '"detail"', "{}", '{"detail": null}']
@@ -65,39 +65,33 @@ PAGES = ["", "<html>Bad Request</html>", "[]", "null", '"detail"', "{}", '{"deta
 @pytest.mark.parametrize("status", [400, 401, 404])
 @pytest.mark.parametrize("body", [*PAGES, '{"detail": ""}', '{"detail": [{"msg": "m"}]}', b"\xff"])
 def test_a_refusal_without_a_detail_keeps_its_status_and_says_so(
-    call: Call, status: int, body: str, caplog: pytest.LogCaptureFixture
+    call: Call, status: int, body: str
 ) -> None:
-    why = answered(call, status, body, caplog)
+    why = answered(call, status, body)
     assert why == f"the exam manager, or a proxy before it, answered {status} without a detail"
 
 
 @each(CALLS)
-def test_any_other_status_is_a_502_that_names_it(
-    call: Call, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_any_other_status_is_a_502_that_names_it(call: Call) -> None:
     undocumented = {100, 102, 200, 201, 202, 204, 206, 299, 300, 302, 304, 307, 399, 500, 503, 599}
     for status in undocumented - {call.status}:
-        why = answered(call, status, call.answer or {"detail": "no"}, caplog)
+        why = answered(call, status, call.answer or {"detail": "no"})
         assert why == f"the exam manager answered {status}"
 
 
-def test_a_route_that_is_none_reads_otherwise_than_a_task_that_is_none(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    whys = {answered(GET_TASK, 404, {"detail": why}, caplog) for why in ("Not Found", "No task")}
+def test_a_route_that_is_none_reads_otherwise_than_a_task_that_is_none() -> None:
+    whys = {answered(GET_TASK, 404, {"detail": why}) for why in ("Not Found", "No task")}
     assert len(whys) == 2
 
 
-def test_a_list_of_problems_becomes_field_and_message_without_values(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_a_list_of_problems_becomes_field_and_message_without_values() -> None:
     choices = "Input should be 'MRD', 'NUMPY' or 'NOT_SET'"
     problems = [
         {"type": "enum", "loc": ["body", "type"], "msg": choices, "input": PAYLOAD_VALUE},
         {"type": "int", "loc": ["body", "files", 3], "msg": f"Not that, {PAYLOAD_VALUE}"},
         {"type": "missing", "loc": ["body"], "msg": "Field required"},
     ]
-    why = answered(SET_RESULT, 422, {"detail": problems}, caplog)
+    why = answered(SET_RESULT, 422, {"detail": problems})
     assert why == f"type: {choices}; files.3: Not that; Field required"
 
 
@@ -107,14 +101,10 @@ def test_a_list_of_problems_becomes_field_and_message_without_values(
 @pytest.mark.parametrize("task_type", ["DAG", "RECONSTRUCTION", "PROCESSING", "LATER", 5, None])
 @pytest.mark.parametrize(("call", "status"), [(GET_TASK, 400), (SET_TASK, 502)])
 def test_a_task_of_another_type_is_a_400_of_get_task_and_a_502_of_set_task(
-    mock: responses.RequestsMock,
-    call: Call,
-    status: int,
-    task_type: Any,
-    caplog: pytest.LogCaptureFixture,
+    mock: responses.RequestsMock, call: Call, status: int, task_type: Any
 ) -> None:
     mock.add(call.method, call.url(), json=task(task_type=task_type))
-    assert call.fails(caplog, status) == "it is not an acquisition task"
+    assert call.fails(status) == "it is not an acquisition task"
 
 
 NOT_JSON = [
@@ -125,33 +115,27 @@ NOT_JSON = [
 
 @each(RECORDS)
 @pytest.mark.parametrize("body", NOT_JSON, ids=range(len(NOT_JSON)))
-def test_a_body_that_is_not_json_is_a_502(
-    call: Call, body: str | bytes, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_body_that_is_not_json_is_a_502(call: Call, body: str | bytes) -> None:
     with responses.RequestsMock() as mock:
         mock.add(call.method, call.url(), status=call.status, body=body)
-        assert re.match(
-            "the answer is not a valid [A-Z]\\w+: Invalid JSON: ", call.fails(caplog, 502)
-        )
+        assert re.match("the answer is not a valid [A-Z]\\w+: Invalid JSON: ", call.fails(502))
 
 
 @each(RECORDS)
 @pytest.mark.parametrize("body", ["{}", "[]", "null", "7"])
 def test_a_body_that_is_not_the_record_is_a_502_that_names_the_model(
-    mock: responses.RequestsMock, call: Call, body: str, caplog: pytest.LogCaptureFixture
+    mock: responses.RequestsMock, call: Call, body: str
 ) -> None:
     mock.add(call.method, call.url(), status=call.status, body=body)
-    assert call.fails(caplog, 502).startswith("the answer is not a valid ")
+    assert call.fails(502).startswith("the answer is not a valid ")
 
 
 @each(RECORDS)
-def test_the_fields_that_are_wrong_are_named(
-    mock: responses.RequestsMock, call: Call, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_fields_that_are_wrong_are_named(mock: responses.RequestsMock, call: Call) -> None:
     name = "directory" if "directory" in call.answer else "name"
     wrong = {key: value for key, value in call.answer.items() if "id" not in key} | {name: 5}
     mock.add(call.method, call.url(), status=call.status, json=wrong)
-    why = call.fails(caplog, 502)
+    why = call.fails(502)
     assert f"{name}: Input should be a valid string" in why
     assert "id: Field required" in why
 
@@ -163,39 +147,35 @@ def test_the_fields_that_are_wrong_are_named(
     body=st.binary() | st.recursive(st.none() | st.text(), st.lists).map(json.dumps),
 )
 def test_any_status_with_any_body_is_a_model_or_an_http_exception(
-    call: Call, status: int, body: bytes, caplog: pytest.LogCaptureFixture
+    call: Call, status: int, body: bytes
 ) -> None:
     if (call.method, status) == ("DELETE", 204):
         return
     with responses.RequestsMock() as mock:
         mock.add(call.method, call.url(), status=status, body=body)
-        call.fails(caplog, status if 400 <= status < 500 else 502)
+        call.fails(status if 400 <= status < 500 else 502)
 
 
 # What a detail says.
 
 
-def test_a_detail_is_one_line_of_a_readable_length(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_detail_is_one_line_of_a_readable_length() -> None:
     forged = "Busy.\r\n2026 ERROR \x1b[31mforged\u2028line"
-    assert answered(SET_RESULT, 409, {"detail": forged}, caplog) == (
-        "Busy. 2026 ERROR [31mforged line"
-    )
-    assert answered(SET_RESULT, 409, {"detail": "7" * 2**20}, caplog) == "7" * 500
+    assert answered(SET_RESULT, 409, {"detail": forged}) == ("Busy. 2026 ERROR [31mforged line")
+    assert answered(SET_RESULT, 409, {"detail": "7" * 2**20}) == "7" * 500
 
 
 @each(CALLS)
-def test_a_token_that_comes_back_in_a_detail_is_taken_out(
-    call: Call, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert answered(call, 401, {"detail": f"Unknown: {TOKEN}"}, caplog) == "Unknown: ..."
+def test_a_token_that_comes_back_in_a_detail_is_taken_out(call: Call) -> None:
+    assert answered(call, 401, {"detail": f"Unknown: {TOKEN}"}) == "Unknown: ..."
 
 
 @pytest.mark.parametrize(("token", "why"), [("token", "Invalid token."), ("i" * 16, "Invalid ...")])
 def test_a_token_too_short_to_be_a_secret_leaves_other_words_alone(
-    mock: responses.RequestsMock, token: str, why: str, caplog: pytest.LogCaptureFixture
+    mock: responses.RequestsMock, token: str, why: str
 ) -> None:
     mock.get(GET_TASK.url(), status=401, json={"detail": why.replace("...", token)})
-    assert GET_TASK.fails(caplog, 401, token=token) == why
+    assert GET_TASK.fails(401, token=token) == why
 
 
 # What the log says.
@@ -220,7 +200,7 @@ def test_a_call_is_one_debug_record(
 def test_a_call_that_fails_is_one_more_record_with_its_detail(
     call: Call, status: int, level: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    why = answered(call, status, {"detail": "Busy."}, caplog)
+    why = answered(call, status, {"detail": "Busy."})
     debug, record = caplog.records
     assert debug.message.startswith(f"{call.method} {call.url()}: {status} in ")
     assert record.levelname == level
@@ -236,19 +216,17 @@ def test_the_log_says_what_came_instead_of_a_status(
     arguments: dict[str, str], came: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with responses.RequestsMock():
-        GET_TASK.fails(caplog, 404 if arguments else 503, **arguments)
+        GET_TASK.fails(404 if arguments else 503, **arguments)
     assert came in caplog.records[0].message
 
 
 # What the tests of a caller meet, who mocks.
 
 
-def test_a_call_that_no_mock_matches_says_so(
-    mock: responses.RequestsMock, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_call_that_no_mock_matches_says_so(mock: responses.RequestsMock) -> None:
     mock.get(GET_TASK.url("other"), json=task())
     mock.assert_all_requests_are_fired = False
-    why = GET_TASK.fails(caplog, 503)
+    why = GET_TASK.fails(503)
     assert "Connection refused by Responses - the call doesn't match any registered mock." in why
     assert f"- GET {GET_TASK.url('other')} URL does not match" in why
     assert len(mock.calls) == 1
@@ -273,9 +251,9 @@ def test_a_mock_with_another_query_header_or_body_says_what_does_not_match(
 
 @each(RECORDS)
 def test_a_mock_whose_status_and_body_do_not_go_together_is_judged_by_its_status(
-    call: Call, caplog: pytest.LogCaptureFixture
+    call: Call,
 ) -> None:
-    assert answered(call, 204, call.answer, caplog) == "the exam manager answered 204"
+    assert answered(call, 204, call.answer) == "the exam manager answered 204"
 
 
 def test_callers_may_mock_with_requests_mock() -> None:
@@ -300,15 +278,10 @@ def test_callers_may_mock_with_requests_mock() -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_a_mocked_failure_of_the_network_is_a_503_or_504(
-    mock: responses.RequestsMock,
-    call: Call,
-    error: Exception,
-    status: int,
-    why: str,
-    caplog: pytest.LogCaptureFixture,
+    mock: responses.RequestsMock, call: Call, error: Exception, status: int, why: str
 ) -> None:
     mock.add(call.method, call.url(), body=error)
-    assert call.fails(caplog, status).startswith(why)
+    assert call.fails(status).startswith(why)
     assert len(mock.calls) == 1
 
 

@@ -45,10 +45,10 @@ def sent(call: Call, payload: Any) -> Any:
         return json.loads(mock.calls[0].request.body)
 
 
-def refused(call: Call, payload: Any, caplog: pytest.LogCaptureFixture) -> str:
+def refused(call: Call, payload: Any) -> str:
     """Make the call, which is to be refused unsent; return why."""
     with responses.RequestsMock():
-        return call.fails(caplog, 422, payload=payload)
+        return call.fails(422, payload=payload)
 
 
 def with_meta(value: Any) -> SetResult:
@@ -153,37 +153,33 @@ def test_meta_goes_out_and_comes_back_as_it_is(meta: dict[str, Any]) -> None:
     ids=["plain", "nested", "tuples", "data class"],
 )
 def test_what_json_cannot_hold_is_a_422_that_names_its_place_and_type(
-    value: Any,
-    kind: str,
-    wrap: Callable[[Any], Any],
-    place: str,
-    caplog: pytest.LogCaptureFixture,
+    value: Any, kind: str, wrap: Callable[[Any], Any], place: str
 ) -> None:
-    why = refused(SET_RESULT, with_meta(wrap(value)), caplog)
+    why = refused(SET_RESULT, with_meta(wrap(value)))
     assert why == f"{place}: JSON cannot hold {kind}"
 
 
-def test_a_value_that_holds_itself_is_a_422(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_value_that_holds_itself_is_a_422() -> None:
     payload = with_meta(None)
     payload.meta["itself"] = payload.meta
-    assert "JSON cannot hold this" in refused(SET_RESULT, payload, caplog)
+    assert "JSON cannot hold this" in refused(SET_RESULT, payload)
 
 
-def test_a_value_too_deep_for_the_exam_manager_is_a_422(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_value_too_deep_for_the_exam_manager_is_a_422() -> None:
     value: Any = 1
     for _ in range(300):
         value = [value]
-    assert "JSON cannot hold this list" in refused(SET_RESULT, with_meta(value), caplog)
+    assert "JSON cannot hold this list" in refused(SET_RESULT, with_meta(value))
 
 
-def test_fields_and_nested_fields_are_checked_as_well(caplog: pytest.LogCaptureFixture) -> None:
+def test_fields_and_nested_fields_are_checked_as_well() -> None:
     payload = task_payload()
     payload.acquisition_parameter.fov_offset.x = math.nan
-    why = refused(SET_TASK, payload, caplog)
+    why = refused(SET_TASK, payload)
     assert why == "acquisition_parameter.fov_offset.x: JSON cannot hold NaN or an infinity"
     payload = task_payload()
     payload.later = {"nested": [np.float32(1)]}
-    assert refused(SET_TASK, payload, caplog) == "later.nested.0: JSON cannot hold this float32"
+    assert refused(SET_TASK, payload) == "later.nested.0: JSON cannot hold this float32"
 
 
 @pytest.mark.parametrize(
@@ -202,29 +198,27 @@ def test_fields_and_nested_fields_are_checked_as_well(caplog: pytest.LogCaptureF
     ],
 )
 def test_a_field_that_was_assigned_what_it_cannot_be_is_a_422_that_names_it(
-    field: str, value: Any, why: str, caplog: pytest.LogCaptureFixture
+    field: str, value: Any, why: str
 ) -> None:
     payload = task_payload()
     setattr(payload, field, value)
-    assert refused(SET_TASK, payload, caplog).startswith(why)
+    assert refused(SET_TASK, payload).startswith(why)
 
 
 @each(PUTS)
-def test_a_field_that_is_missing_is_a_422(call: Call, caplog: pytest.LogCaptureFixture) -> None:
-    why = refused(call, type(call.payload()).model_construct(), caplog)
+def test_a_field_that_is_missing_is_a_422(call: Call) -> None:
+    why = refused(call, type(call.payload()).model_construct())
     assert ": Field required; " in why
 
 
 @each(PUTS)
 @pytest.mark.parametrize("payload", [None, {"type": "MRD"}, "MRD", SetResult], ids=repr)
-def test_a_payload_that_is_no_model_is_a_422_that_names_its_type(
-    call: Call, payload: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_payload_that_is_no_model_is_a_422_that_names_its_type(call: Call, payload: Any) -> None:
     kind = type(payload).__name__
-    assert refused(call, payload, caplog) == f"the payload is not a model, but of type {kind}"
+    assert refused(call, payload) == f"the payload is not a model, but of type {kind}"
 
 
-def test_what_a_payloads_own_code_raises_is_a_422(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_a_payloads_own_code_raises_is_a_422() -> None:
     class Strict(SetResult):
         @field_validator("directory")
         @classmethod
@@ -236,7 +230,7 @@ def test_what_a_payloads_own_code_raises_is_a_422(caplog: pytest.LogCaptureFixtu
         (RuntimeError(PAYLOAD_VALUE), "payload: JSON cannot hold this dict"),
     ):
         payload = Strict.model_construct(**result_payload().model_dump())
-        assert refused(SET_RESULT, payload, caplog) == why
+        assert refused(SET_RESULT, payload) == why
 
 
 def test_a_value_that_means_the_same_is_taken() -> None:

@@ -96,9 +96,7 @@ def test_a_misspelt_field_is_an_error_of_scanhubs_type_checker(scanhub: Path) ->
     assert done.returncode == 0, done.stdout
 
 
-def test_scanhubs_models_are_used_and_lose_none_of_the_fields_that_they_know(
-    scanhub: Path,
-) -> None:
+def test_scanhubs_models_are_used_and_lose_none_of_the_fields_that_they_know(scanhub: Path) -> None:
     held = task()
     held["results"][0]["meta"] = META
     script = f"""

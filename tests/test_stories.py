@@ -58,21 +58,19 @@ def test_a_task_that_is_read_and_written_back_is_unchanged(exam_manager: ExamMan
 
 
 @each(CALLS)
-def test_an_expired_token_is_a_401(
-    exam_manager: ExamManager, call: Call, caplog: pytest.LogCaptureFixture
-) -> None:
-    detail = call.fails(caplog, 401, token=exam_manager.expired_token)
+def test_an_expired_token_is_a_401(exam_manager: ExamManager, call: Call) -> None:
+    detail = call.fails(401, token=exam_manager.expired_token)
     assert detail == "Invalid token."
 
 
 @each([call for call in CALLS if call.function != "get_sequence"])
 def test_an_unknown_id_is_refused_as_the_exam_manager_says_it(
-    exam_manager: ExamManager, call: Call, caplog: pytest.LogCaptureFixture
+    exam_manager: ExamManager, call: Call
 ) -> None:
     arguments: dict[str, Any] = {"record_id": UNKNOWN, "token": exam_manager.token}
     if call.function == "set_task":
         arguments["payload"] = get_task(exam_manager.task_id, exam_manager.token)
-    detail = call.fails(caplog, 400 if call.method == "POST" else 404, **arguments)
+    detail = call.fails(400 if call.method == "POST" else 404, **arguments)
     assert (
         detail
         == {
@@ -85,11 +83,9 @@ def test_an_unknown_id_is_refused_as_the_exam_manager_says_it(
     )
 
 
-def test_an_unknown_sequence_is_a_404(
-    exam_manager: ExamManager, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_unknown_sequence_is_a_404(exam_manager: ExamManager) -> None:
     call = next(call for call in CALLS if call.function == "get_sequence")
-    detail = call.fails(caplog, 404, record_id="0" * 24, token=exam_manager.token)
+    detail = call.fails(404, record_id="0" * 24, token=exam_manager.token)
     assert detail == f"MRI sequence with ID {'0' * 24} not found."
 
 
