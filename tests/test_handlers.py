@@ -38,9 +38,8 @@ def running() -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         # As on a listener of uvicorn's own; else each answer may wait 40 ms for an ACK.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        server = uvicorn.Server(
-            uvicorn.Config(handlers.app, ws="websockets-sansio", log_config=None)
-        )
+        config = uvicorn.Config(handlers.app, ws="websockets-sansio", log_config=None)
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
@@ -58,12 +57,6 @@ def address() -> Iterator[str]:
 
 
 @pytest.fixture
-def url(address: str) -> str:
-    """Return the URL of the tasks."""
-    return f"http://{address}/tasks"
-
-
-@pytest.fixture
 def device(address: str) -> Iterator[ClientConnection]:
     """Connect as a device."""
     with connect(f"ws://{address}/device") as connection:
@@ -77,33 +70,31 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "data"
 
 
-def read_task(url: str, task_id: str, token: str) -> requests.Response:
+def read_task(address: str, task_id: str, token: str) -> requests.Response:
     """Call the plain `def` endpoint."""
     headers = {"Authorization": f"Bearer {token}"}
-    return requests.get(f"{url}/{task_id}", headers=headers, timeout=10)
+    return requests.get(f"http://{address}/tasks/{task_id}", headers=headers, timeout=10)
 
 
-def post_result(url: str, task_id: str, token: str) -> requests.Response:
+def post_result(address: str, task_id: str, token: str) -> requests.Response:
     """Call the `async def` endpoint."""
-    headers = {"Authorization": f"Bearer {token}"}
-    return requests.post(f"{url}/{task_id}/results", DATA, headers=headers, timeout=10)
+    url, headers = f"http://{address}/tasks/{task_id}/results", {"Authorization": f"Bearer {token}"}
+    return requests.post(url, DATA, headers=headers, timeout=10)
 
 
-def message(command: str, task_id: Any, token: Any, **fields: Any) -> str:
+def message(command: str, task_id: str, token: str, **fields: Any) -> str:
     """Return a message of a device."""
     common = {"command": command, "task_id": task_id, "user_access_token": token}
     return json.dumps({**common, **FIELDS[command], **fields})
 
 
 def ask(device: ClientConnection, text: str | bytes) -> Any:
-    """Send a message and receive the answer to it."""
+    """Send a message and receive the answer to it, and see that the connection stays open."""
     device.send(text)
-    return json.loads(device.recv(timeout=10))
-
-
-def answers_the_next(device: ClientConnection) -> bool:
-    """Return whether the next answer is that to the next message."""
-    return "Input tag 'next'" in ask(device, '{"command": "next"}')["detail"]
+    received = json.loads(device.recv(timeout=10))
+    device.send('{"command": "next"}')
+    assert "Input tag 'next'" in device.recv(timeout=10)
+    return received
 
 
 def failing(status: int) -> Callable[..., None]:
@@ -115,101 +106,65 @@ def failing(status: int) -> Callable[..., None]:
     return call
 
 
-# HTTP.
-
-
-def test_a_def_endpoint_returns_the_task(url: str, exam_manager: ExamManager) -> None:
-    response = read_task(url, exam_manager.task_id, exam_manager.token)
-    assert response.status_code == 200
-    task = exam_requests.get_task(exam_manager.task_id, exam_manager.token)
-    assert response.json() == task.model_dump(mode="json")
+def test_a_def_endpoint_returns_the_task(address: str, exam_manager: ExamManager) -> None:
+    response = read_task(address, exam_manager.task_id, exam_manager.token)
+    held = exam_requests.get_task(exam_manager.task_id, exam_manager.token)
+    assert (response.status_code, response.json()) == (200, held.model_dump(mode="json"))
 
 
 def test_an_async_def_endpoint_stores_a_result(
-    url: str, exam_manager: ExamManager, data: Path
+    address: str, exam_manager: ExamManager, data: Path
 ) -> None:
-    response = post_result(url, exam_manager.task_id, exam_manager.token)
-    assert response.status_code == 201
+    response = post_result(address, exam_manager.task_id, exam_manager.token)
     (result,) = exam_requests.get_task(exam_manager.task_id, exam_manager.token).results
-    assert response.json() == result.model_dump(mode="json")
-    assert result.type == "MRD"
-    assert result.directory == str(data / str(result.id))
+    assert (response.status_code, response.json()) == (201, result.model_dump(mode="json"))
+    assert (result.type, result.directory) == ("MRD", str(data / str(result.id)))
     assert [Path(result.directory, file).read_bytes() for file in result.files] == [DATA]
 
 
-def test_an_error_reaches_the_http_client_with_its_status(
-    url: str, exam_manager: ExamManager
-) -> None:
+def test_an_error_reaches_the_http_client(address: str, exam_manager: ExamManager) -> None:
     for call, task_id, status, detail in [
         (read_task, UNKNOWN, 404, "Task not found"),
         (read_task, exam_manager.dag_task_id, 400, "it is not an acquisition task"),
         (post_result, UNKNOWN, 400, "Parent (task_id) does not exist."),
     ]:
-        response = call(url, task_id, exam_manager.token)
+        response = call(address, task_id, exam_manager.token)
         assert response.status_code == status
         assert response.json()["detail"].endswith(detail)
-
-
-def test_a_401_reaches_the_http_client_with_its_header(url: str, exam_manager: ExamManager) -> None:
-    for call in (read_task, post_result):
-        for token in (exam_manager.expired_token, "not a token", ""):
-            response = call(url, exam_manager.task_id, token)
-            assert response.status_code == 401
-            assert response.headers["WWW-Authenticate"] == "Bearer"
-
-
-# The WebSocket.
+    for token in (exam_manager.expired_token, "not a token", ""):
+        response = read_task(address, exam_manager.task_id, token)
+        assert response.status_code == 401
+        assert response.headers["WWW-Authenticate"] == "Bearer"
 
 
 def test_a_device_starts_its_task(device: ClientConnection, exam_manager: ExamManager) -> None:
-    answer = ask(device, message("start", exam_manager.task_id, exam_manager.token))
-    task = exam_requests.get_task(exam_manager.task_id, exam_manager.token)
+    told = ask(device, message("start", exam_manager.task_id, exam_manager.token))
+    held = exam_requests.get_task(exam_manager.task_id, exam_manager.token)
     sequence = exam_requests.get_sequence(exam_manager.sequence_id, exam_manager.token)
-    assert task.status == "STARTED"
-    assert answer == {
-        "command": "start",
-        "data": {
-            "task": task.model_dump(mode="json"),
-            "sequence": sequence.model_dump(mode="json", by_alias=True),
-        },
-    }
+    assert held.status == "STARTED"
+    assert told["data"]["task"] == held.model_dump(mode="json")
+    assert told["data"]["sequence"] == sequence.model_dump(mode="json", by_alias=True)
 
 
 def test_a_device_reports_its_progress(device: ClientConnection, exam_manager: ExamManager) -> None:
     for fields in ({"progress": 42}, {"progress": 100, "status": "FINISHED"}):
-        text = message("progress", exam_manager.task_id, exam_manager.token, **fields)
-        answer = ask(device, text)
-        task = exam_requests.get_task(exam_manager.task_id, exam_manager.token)
-        assert answer == {"command": "progress", "data": task.model_dump(mode="json")}
-        assert task.progress == fields["progress"]
-        assert task.status == fields.get("status", "INPROGRESS")
-
-
-def test_a_task_without_a_sequence_is_not_started(
-    device: ClientConnection, exam_manager: ExamManager
-) -> None:
-    task = exam_requests.get_task(exam_manager.task_id, exam_manager.token)
-    task.sequence_id = None
-    task = exam_requests.set_task(exam_manager.task_id, task, exam_manager.token)
-    answer = ask(device, message("start", exam_manager.task_id, exam_manager.token))
-    assert answer["command"] == "feedback"
-    assert answer["status"] == 404
-    assert answer["detail"] == "Error getting sequence: the id names nothing"
-    assert exam_requests.get_task(exam_manager.task_id, exam_manager.token) == task
+        told = ask(device, message("progress", exam_manager.task_id, exam_manager.token, **fields))
+        held = exam_requests.get_task(exam_manager.task_id, exam_manager.token)
+        assert told == {"command": "progress", "data": held.model_dump(mode="json")}
+        assert held.model_dump(mode="json").items() >= fields.items()
 
 
 def test_a_device_uploads_what_it_measured_but_does_not_say_where_to(
     device: ClientConnection, exam_manager: ExamManager, data: Path
 ) -> None:
     names = {"id": "../id", "result_id": "../id", "directory": "/", "files": ["../raw.mrd"]}
-    answer = ask(device, message("upload", exam_manager.task_id, exam_manager.token, **names))
+    told = ask(device, message("upload", exam_manager.task_id, exam_manager.token, **names))
     (result,) = exam_requests.get_task(exam_manager.task_id, exam_manager.token).results
-    assert answer == {"command": "upload", "data": result.model_dump(mode="json")}
-    assert result.directory == str(data / str(result.id))
-    assert [Path(result.directory, file).read_bytes() for file in result.files] == [DATA]
+    assert told == {"command": "upload", "data": result.model_dump(mode="json")}
+    assert [path.name for path in data.iterdir()] == [str(result.id)]
 
 
-def test_an_error_is_one_feedback_message_and_the_connection_stays_open(
+def test_an_error_is_one_feedback_message(
     device: ClientConnection, exam_manager: ExamManager
 ) -> None:
     for command, task_id, token, status, detail in [
@@ -217,44 +172,31 @@ def test_an_error_is_one_feedback_message_and_the_connection_stays_open(
         ("start", exam_manager.dag_task_id, exam_manager.token, 400, "not an acquisition task"),
         ("progress", "..", exam_manager.token, 404, "the id names nothing"),
         ("progress", exam_manager.task_id, exam_manager.expired_token, 401, "Invalid token."),
-        ("upload", UNKNOWN, exam_manager.token, 400, "Parent (task_id) does not exist."),
         ("upload", exam_manager.task_id, "no token", 401, "the access token is not a bearer token"),
     ]:
-        answer = ask(device, message(command, task_id, token))
-        assert answer == {"command": "feedback", "status": status, "detail": answer["detail"]}
-        assert answer["detail"].endswith(detail)
-        assert answers_the_next(device)
+        told = ask(device, message(command, task_id, token))
+        assert told == {"command": "feedback", "status": status, "detail": told["detail"]}
+        assert told["detail"].endswith(detail)
 
 
 @pytest.mark.parametrize(
     ("text", "detail"),
     [
-        ("", "Invalid JSON"),
-        (b"", "Invalid JSON"),
         (b"\xff\x00", "Invalid JSON"),
-        ("[" * 10_000, "Invalid JSON"),
-        (r'"\ud800"', "Invalid JSON"),
         ("[]", "Input should be an object"),
-        ("{}", "Unable to extract tag"),
         ('{"command": "stop"}', "Input tag 'stop' found"),
-        (json.dumps({"command": "x" * 10_000}), "Input tag 'xxx"),
         ('{"command": "start"}', "start: task_id: Field required"),
-        (message("start", [TOKEN], TOKEN), "start: task_id: Input should be"),
-        (message("start", "", {TOKEN: TOKEN}), "start: user_access_token"),
         (message("progress", "", TOKEN, progress=101), "progress: progress: Input should be less"),
-        (message("progress", "", TOKEN, status=TOKEN), "progress: status: Input should be 'NEW'"),
         (message("upload", "", TOKEN, data="YQ=?"), "upload: data: Data should be valid base64"),
     ],
 )
 def test_a_malformed_message_is_answered_with_what_is_wrong_with_it(
     device: ClientConnection, text: str | bytes, detail: str
 ) -> None:
-    answer = ask(device, text)
-    assert answer == {"command": "feedback", "status": 422, "detail": answer["detail"]}
-    assert answer["detail"].startswith(detail)
-    assert len(answer["detail"]) <= 300
-    assert TOKEN not in answer["detail"]
-    assert answers_the_next(device)
+    told = ask(device, text)
+    assert told == {"command": "feedback", "status": 422, "detail": told["detail"]}
+    assert told["detail"].startswith(detail)
+    assert TOKEN not in told["detail"]
 
 
 def test_a_device_may_hang_up_before_it_is_answered(
@@ -276,49 +218,35 @@ def test_a_device_may_hang_up_before_it_is_answered(
     assert [record for record in caplog.records if record.levelno > logging.INFO] == []
 
 
-# What a failed upload leaves.
-
-
-def test_a_failed_upload_deletes_its_blank_result(
-    device: ClientConnection,
-    exam_manager: ExamManager,
-    data: Path,
-    caplog: pytest.LogCaptureFixture,
+def test_a_failed_upload_leaves_no_result_and_no_file(
+    device: ClientConnection, exam_manager: ExamManager, data: Path
 ) -> None:
     data.write_text("A file where the directory is to be.")
-    answer = ask(device, message("upload", exam_manager.task_id, exam_manager.token))
-    assert answer == {"command": "feedback", "status": 500, "detail": "Internal Server Error"}
-    assert "NotADirectoryError" in caplog.text
+    told = ask(device, message("upload", exam_manager.task_id, exam_manager.token))
+    assert told == {"command": "feedback", "status": 500, "detail": "Internal Server Error"}
     assert exam_manager.results == {}
-    assert answers_the_next(device)
 
 
-def test_an_upload_that_is_not_recorded_leaves_no_file(
-    url: str, exam_manager: ExamManager, data: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("deletion_fails", [False, True])
+def test_an_upload_that_is_not_recorded_is_undone_and_tells_the_first_error(
+    address: str,
+    exam_manager: ExamManager,
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    deletion_fails: bool,
 ) -> None:
     monkeypatch.setattr(exam_requests, "set_result", failing(502))
-    response = post_result(url, exam_manager.task_id, exam_manager.token)
-    assert (response.status_code, response.json()) == (502, {"detail": "502 on purpose"})
-    assert exam_manager.results == {}
-    assert list(data.iterdir()) == []
-
-
-def test_a_failed_upload_keeps_its_error_if_the_deletion_fails_too(
-    url: str, exam_manager: ExamManager, data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(exam_requests, "set_result", failing(502))
-    monkeypatch.setattr(exam_requests, "delete_blank_result", failing(503))
-    response = post_result(url, exam_manager.task_id, exam_manager.token)
+    if deletion_fails:
+        monkeypatch.setattr(exam_requests, "delete_blank_result", failing(503))
+    response = post_result(address, exam_manager.task_id, exam_manager.token)
     assert (response.status_code, response.json()) == (502, {"detail": "502 on purpose"})
     assert list(data.iterdir()) == []
-
-
-# The event loop.
+    assert len(exam_manager.results) == deletion_fails
 
 
 @pytest.mark.parametrize("slow", ["def", "async def", "WebSocket"])
 def test_while_one_call_waits_another_request_is_answered(
-    url: str, device: ClientConnection, serve: Callable[[Answer], Server], slow: str
+    address: str, device: ClientConnection, serve: Callable[[Answer], Server], slow: str
 ) -> None:
     arrived, answered = threading.Event(), threading.Event()
 
@@ -330,15 +258,14 @@ def test_while_one_call_waits_another_request_is_answered(
 
     serve(late)
     calls: dict[str, Callable[[], Any]] = {
-        "def": lambda: read_task(url, "slow", TOKEN),
-        "async def": lambda: post_result(url, "slow", TOKEN),
+        "def": lambda: read_task(address, "slow", TOKEN),
+        "async def": lambda: post_result(address, "slow", TOKEN),
         "WebSocket": lambda: ask(device, message("start", "slow", TOKEN)),
     }
     with ThreadPoolExecutor() as threads:
         waiting = threads.submit(calls[slow])
         assert arrived.wait(5)
-        assert read_task(url, "quick", TOKEN).status_code == 404
+        assert read_task(address, "quick", TOKEN).status_code == 404
         assert not waiting.done()
-        assert not answered.is_set()
         answered.set()
         waiting.result(5)

@@ -1,12 +1,21 @@
 """A device manager's stories over HTTP, against the exam manager of the examples."""
 
 import json
-from typing import Any
 
 import pytest
 from fastapi import HTTPException
 
-from calls import CALLS, Call, each
+from calls import (
+    CALLS,
+    CREATE_BLANK_RESULT,
+    DELETE_BLANK_RESULT,
+    GET_SEQUENCE,
+    GET_TASK,
+    SET_RESULT,
+    SET_TASK,
+    Call,
+    each,
+)
 from exam_manager import ExamManager
 from exam_requests import (
     SetResult,
@@ -59,73 +68,53 @@ def test_a_task_that_is_read_and_written_back_is_unchanged(exam_manager: ExamMan
 
 @each(CALLS)
 def test_an_expired_token_is_a_401(exam_manager: ExamManager, call: Call) -> None:
-    detail = call.fails(401, token=exam_manager.expired_token)
-    assert detail == "Invalid token."
+    assert call.fails(401, token=exam_manager.expired_token) == "Invalid token."
 
 
-@each([call for call in CALLS if call.function != "get_sequence"])
+@pytest.mark.parametrize(
+    ("call", "record_id", "status", "why"),
+    [
+        (GET_TASK, UNKNOWN, 404, "Task not found"),
+        (GET_SEQUENCE, "0" * 24, 404, f"MRI sequence with ID {'0' * 24} not found."),
+        (CREATE_BLANK_RESULT, UNKNOWN, 400, "Parent (task_id) does not exist."),
+        (DELETE_BLANK_RESULT, UNKNOWN, 404, COULD_NOT.format("delete result")),
+        (SET_RESULT, UNKNOWN, 404, COULD_NOT.format("update result")),
+        (SET_RESULT, "nope", 502, "the exam manager answered 500"),
+    ],
+)
 def test_an_unknown_id_is_refused_as_the_exam_manager_says_it(
-    exam_manager: ExamManager, call: Call
+    exam_manager: ExamManager, call: Call, record_id: str, status: int, why: str
 ) -> None:
-    arguments: dict[str, Any] = {"record_id": UNKNOWN, "token": exam_manager.token}
-    if call.function == "set_task":
-        arguments["payload"] = get_task(exam_manager.task_id, exam_manager.token)
-    detail = call.fails(400 if call.method == "POST" else 404, **arguments)
-    assert (
-        detail
-        == {
-            "get_task": "Task not found",
-            "set_task": COULD_NOT.format("update workflow"),
-            "create_blank_result": "Parent (task_id) does not exist.",
-            "delete_blank_result": COULD_NOT.format("delete result"),
-            "set_result": COULD_NOT.format("update result"),
-        }[call.function]
-    )
-
-
-def test_an_unknown_sequence_is_a_404(exam_manager: ExamManager) -> None:
-    call = next(call for call in CALLS if call.function == "get_sequence")
-    detail = call.fails(404, record_id="0" * 24, token=exam_manager.token)
-    assert detail == f"MRI sequence with ID {'0' * 24} not found."
+    assert call.fails(status, record_id=record_id, token=exam_manager.token) == why
 
 
 def test_a_dag_task_is_a_400(exam_manager: ExamManager) -> None:
-    with pytest.raises(HTTPException) as raised:
-        get_task(exam_manager.dag_task_id, exam_manager.token)
-    assert raised.value.status_code == 400
+    why = GET_TASK.fails(400, record_id=exam_manager.dag_task_id, token=exam_manager.token)
+    assert why == "it is not an acquisition task"
 
 
 @each(CALLS)
 def test_an_id_with_a_path_in_it_reaches_no_other_record(
     exam_manager: ExamManager, call: Call
 ) -> None:
-    before = (dict(exam_manager.exams), dict(exam_manager.tasks), dict(exam_manager.results))
-    for path in (
-        *(f"../{exam}" for exam in exam_manager.exams),
-        f"../task/{exam_manager.task_id}",
-        f"{exam_manager.task_id}?x=1",
-        f"{exam_manager.task_id}#x",
-        f"x/../{exam_manager.task_id}",
-    ):
+    held = (exam_manager.exams, exam_manager.tasks, exam_manager.results)
+    before = [dict(records) for records in held]
+    paths = [f"../{next(iter(exam_manager.exams))}", f"../task/{exam_manager.task_id}"]
+    paths += [f"{exam_manager.task_id}?x=1", f"x/../{exam_manager.task_id}", "templates/all"]
+    for path in paths:
         with pytest.raises(HTTPException):
             call(path, token=exam_manager.token)
-    assert (exam_manager.exams, exam_manager.tasks, exam_manager.results) == before
+    assert [dict(records) for records in held] == before
 
 
 @pytest.mark.parametrize(
-    ("fields", "status", "why"),
-    [
-        ({"workflow_id": UNKNOWN}, 400, "workflow_id must be an existing id."),
-        ({"workflow_id": None}, 400, "Task instance needs workflow_id."),
-    ],
+    ("workflow_id", "why"),
+    [(UNKNOWN, "workflow_id must be an existing id."), (None, "Task instance needs workflow_id.")],
 )
 def test_a_refused_update_says_why(
-    exam_manager: ExamManager, fields: dict[str, Any], status: int, why: str
+    exam_manager: ExamManager, workflow_id: str | None, why: str
 ) -> None:
-    task = get_task(exam_manager.task_id, exam_manager.token).model_copy(update=fields)
-    with pytest.raises(HTTPException) as raised:
-        set_task(exam_manager.task_id, task, exam_manager.token)
-    assert (raised.value.status_code, raised.value.detail) == (
-        status,
-        f"Error updating task: {why}",
-    )
+    task = get_task(exam_manager.task_id, exam_manager.token)
+    task.workflow_id = workflow_id
+    arguments = {"record_id": exam_manager.task_id, "token": exam_manager.token, "payload": task}
+    assert SET_TASK.fails(400, **arguments) == why
