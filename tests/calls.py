@@ -22,66 +22,31 @@ ANSWER_VALUE = "a name that only the answer has"
 
 def result(**fields: Any) -> dict[str, Any]:
     """Return a result as the exam manager answers it."""
-    return {
-        "type": "NOT_SET",
-        "directory": "",
-        "files": [],
-        "meta": None,
-        "task_id": TASK_ID,
-        "id": RESULT_ID,
-        "datetime_created": "2026-02-03T04:05:06.000007",
-        **fields,
-    }
+    held: dict[str, Any] = dict(type="NOT_SET", directory="", files=[], meta=None)
+    held |= dict(task_id=TASK_ID, id=RESULT_ID, datetime_created="2026-02-03T04:05:06.000007")
+    return held | fields
 
 
 def task(**fields: Any) -> dict[str, Any]:
     """Return an acquisition task as the exam manager answers it."""
+    held: dict[str, Any] = dict(name=ANSWER_VALUE, description="localizer", destination="")
+    held |= dict(task_type="ACQUISITION", status="NEW", progress=0, is_template=False, position=2)
+    held |= dict(workflow_id="0d0e7b0a-2d7f-4f3c-8f59-6f6a2a1b0c33", device_id=None, id=TASK_ID)
+    held |= dict(calibration=["frequency", "shims"], sequence_id=SEQUENCE_ID, creator="max")
     axes = {"x": 1.0, "y": 2.0, "z": 3.0}
-    return {
-        "workflow_id": "0d0e7b0a-2d7f-4f3c-8f59-6f6a2a1b0c33",
-        "name": ANSWER_VALUE,
-        "description": "localizer",
-        "task_type": "ACQUISITION",
-        "destination": "",
-        "status": "NEW",
-        "progress": 0,
-        "is_template": False,
-        "position": 2,
-        "device_id": None,
-        "calibration": ["frequency", "shims"],
-        "sequence_id": SEQUENCE_ID,
-        "acquisition_parameter": {"fov_scaling": axes, "fov_offset": axes, "fov_rotation": axes},
-        "id": TASK_ID,
-        "creator": "max",
-        "datetime_created": "2026-02-03T04:05:06.000007",
-        "datetime_updated": None,
-        "results": [result()],
-        "acquisition_limits": {
-            "patient_height": 180,
-            "patient_weight": 80,
-            "patient_gender": "NOT_GIVEN",
-            "patient_age": 40,
-        },
-        **fields,
-    }
+    scaling = dict(fov_scaling=axes, fov_offset=axes, fov_rotation=axes)
+    limits = dict(patient_height=180, patient_weight=80, patient_gender="MALE", patient_age=40)
+    held |= dict(acquisition_parameter=scaling, acquisition_limits=limits, results=[result()])
+    held |= dict(datetime_created="2026-02-03T04:05:06.000007", datetime_updated=None)
+    return held | fields
 
 
 def sequence(**fields: Any) -> dict[str, Any]:
     """Return a sequence as the exam manager answers it."""
-    return {
-        "name": ANSWER_VALUE,
-        "description": "",
-        "sequence_type": "gre",
-        "tags": ["a", "b"],
-        "_id": SEQUENCE_ID,
-        "created_at": "2026-02-03T04:05:06.007000",
-        "updated_at": None,
-        "seq_file": "# Pulseq\n[VERSION]\nmajor 1\n",
-        "seq_file_extension": ".seq",
-        "xml_file": "<ismrmrdHeader/>",
-        "xml_file_extension": ".xml",
-        **fields,
-    }
+    held: dict[str, Any] = dict(name=ANSWER_VALUE, description="", sequence_type="gre", tags=["a"])
+    held |= dict(_id=SEQUENCE_ID, created_at="2026-02-03T04:05:06.007000", updated_at=None)
+    held |= dict(seq_file="# Pulseq\n[VERSION]\nmajor 1\n", seq_file_extension=".seq")
+    return held | dict(xml_file="<ismrmrdHeader/>", xml_file_extension=".xml") | fields
 
 
 def task_payload() -> exam_requests.AcquisitionTaskOut:
@@ -146,25 +111,23 @@ class Call:
         return why
 
 
-GET_TASK = Call("get_task", "GET", "/task/", TASK_ID, 200, task(), "Error getting task")
+# fmt: off
+GET_TASK = Call(
+    "get_task", "GET", "/task/", TASK_ID, 200, task(), "Error getting task")
 SET_TASK = Call(
-    "set_task", "PUT", "/task/", TASK_ID, 200, task(), "Error updating task", task_payload
-)
+    "set_task", "PUT", "/task/", TASK_ID, 200, task(), "Error updating task", task_payload)
 GET_SEQUENCE = Call(
-    "get_sequence", "GET", "/sequence/", SEQUENCE_ID, 200, sequence(), "Error getting sequence"
-)
+    "get_sequence", "GET", "/sequence/", SEQUENCE_ID, 200, sequence(), "Error getting sequence")
 CREATE_BLANK_RESULT = Call(
-    *("create_blank_result", "POST", "/result?task_id=", TASK_ID, 201, result()),
-    "Error creating blank result",
-)
+    "create_blank_result", "POST", "/result?task_id=", TASK_ID, 201, result(),
+    "Error creating blank result")
 DELETE_BLANK_RESULT = Call(
-    *("delete_blank_result", "DELETE", "/result/", RESULT_ID, 204, None),
-    "Error deleting blank result",
-)
+    "delete_blank_result", "DELETE", "/result/", RESULT_ID, 204, None,
+    "Error deleting blank result")
 SET_RESULT = Call(
-    *("set_result", "PUT", "/result/", RESULT_ID, 200, result()),
-    *("Error updating result", result_payload),
-)
+    "set_result", "PUT", "/result/", RESULT_ID, 200, result(), "Error updating result",
+    result_payload)
+# fmt: on
 CALLS = [GET_TASK, SET_TASK, GET_SEQUENCE, CREATE_BLANK_RESULT, DELETE_BLANK_RESULT, SET_RESULT]
 GETS = [call for call in CALLS if call.method == "GET"]
 PUTS = [call for call in CALLS if call.method == "PUT"]

@@ -15,7 +15,7 @@ os.environ.pop("EXAM_MANAGER_URL", None)  # The tests have exam managers of thei
 
 import exam_requests  # noqa: E402
 from calls import Call
-from sockets import Answer, Server
+from sockets import Answer, Server, reply
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +63,12 @@ def serve(aim: Callable[[str], None]) -> Iterator[Callable[[Answer], Server]]:
             return server
 
         yield start
+
+
+@pytest.fixture
+def server(serve: Callable[[Answer], Server]) -> Server:
+    """Run a server that answers each call as documented."""
+    return serve(reply)
 
 
 @pytest.fixture

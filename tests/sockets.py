@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, Self
 
+from calls import called
+
 Answer = Callable[[socket.socket, bytes], None]
 
 
@@ -95,6 +97,12 @@ def answer(status: int, body: Any = None, *headers: str) -> bytes:
     text = b"" if body is None else json.dumps(body).encode()
     lines = [f"HTTP/1.1 {status} Reason", f"Content-Length: {len(text)}", *headers, "", ""]
     return "\r\n".join(lines).encode() + text
+
+
+def reply(connection: socket.socket, request: bytes) -> None:
+    """Answer each call as documented."""
+    call = called(request)
+    connection.sendall(answer(call.status, call.answer))
 
 
 def close(connection: socket.socket) -> None:

@@ -18,17 +18,10 @@ import requests
 import trustme
 import vcr
 
-from calls import CALLS, GET_TASK, KEPT, ONCE, SET_TASK, Call, called, each, task
-from exam_manager import ExamManager
-from sockets import Answer, Server, answer, close, reset
+from calls import CALLS, GET_TASK, KEPT, ONCE, SET_TASK, each, task
+from sockets import Answer, Server, answer, close, reply, reset
 
 Serve = Callable[[Answer], Server]
-
-
-def reply(connection: socket.socket, request: bytes) -> None:
-    """Answer each call as documented."""
-    call = called(request)
-    connection.sendall(answer(call.status, call.answer))
 
 
 def echo(connection: socket.socket, request: bytes) -> None:
@@ -37,12 +30,12 @@ def echo(connection: socket.socket, request: bytes) -> None:
     connection.sendall(answer(200, task(name=token.split(b"\r\n")[0].decode())))
 
 
-def run(script: str, *flags: str) -> str:
+def run(script: str, *flags: str, url: str = "") -> str:
     """Run a script in an interpreter of its own; return what it printed, which must be no error."""
     code = "import sys\nsys.path[:0] = " + repr(sys.path) + "\n" + textwrap.dedent(script)
-    done = subprocess.run(
-        [sys.executable, *flags, "-c", code], capture_output=True, text=True, timeout=30
-    )
+    command = [sys.executable, *flags, "-c", code]
+    environment = os.environ | {"EXAM_MANAGER_URL": url}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
@@ -51,8 +44,7 @@ def run(script: str, *flags: str) -> str:
 
 
 @each(KEPT)
-def test_a_connection_is_kept_for_the_next_call(serve: Serve, call: Call) -> None:
-    server = serve(reply)
+def test_a_connection_is_kept_for_the_next_call(server, call):
     for _ in range(5):
         call()
     assert len(server.requests) == 5
@@ -60,8 +52,7 @@ def test_a_connection_is_kept_for_the_next_call(serve: Serve, call: Call) -> Non
 
 
 @each(ONCE)
-def test_a_post_and_a_delete_have_connections_of_their_own(serve: Serve, call: Call) -> None:
-    server = serve(reply)
+def test_a_post_and_a_delete_have_connections_of_their_own(server, call):
     GET_TASK()
     call()
     call()
@@ -72,9 +63,7 @@ def test_a_post_and_a_delete_have_connections_of_their_own(serve: Serve, call: C
 
 @pytest.mark.parametrize("end", [close, reset])
 @each(KEPT)
-def test_a_get_and_a_put_are_repeated_once_where_no_answer_began(
-    serve: Serve, call: Call, end: Callable[[socket.socket], None]
-) -> None:
+def test_a_get_and_a_put_are_repeated_once_where_no_answer_began(serve, call, end):
     def at_second_sight(connection: socket.socket, request: bytes) -> None:
         if len(server.requests) == 2:
             end(connection)
@@ -90,47 +79,27 @@ def test_a_get_and_a_put_are_repeated_once_where_no_answer_began(
 
 @pytest.mark.parametrize("end", [close, reset])
 @each(ONCE)
-def test_a_post_or_a_delete_is_never_sent_twice(
-    serve: Serve, call: Call, end: Callable[[socket.socket], None]
-) -> None:
+def test_a_post_or_a_delete_is_never_sent_twice(serve, call, end):
     server = serve(lambda connection, _: end(connection))
     call.fails(503)
     assert len(server.requests) == 1
 
 
-@each(KEPT)
-def test_a_connection_that_ends_each_time_is_tried_twice_and_no_more(
-    serve: Serve, call: Call
-) -> None:
-    server = serve(lambda connection, _: close(connection))
-    call.fails(503)
-    assert len(server.requests) == 2
-
-
 @pytest.fixture
-def service(aim: Callable[[str], None]) -> Iterator[str]:
+def service() -> Iterator[str]:
     """Run uvicorn in a process of its own, with a shorter limit for idle connections."""
-    script = Path(__file__).with_name("service.py")
-    with subprocess.Popen(
-        [sys.executable, script],
-        env={"PYTHONPATH": os.pathsep.join(sys.path)},
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout
-        url = process.stdout.readline().strip()
-        aim(url)
-        yield url
+    command = [sys.executable, Path(__file__).with_name("service.py")]
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        yield process.stdout.readline().strip()
         process.terminate()
 
 
-def test_no_call_fails_where_the_service_hangs_up_on_idle_connections(service: str) -> None:
-    script = f"""
+def test_no_call_fails_where_the_service_hangs_up_on_idle_connections(service):
+    script = """
         import os, random, time
         import exam_requests
         from calls import KEPT, ONCE
-        for name in ("task", "result", "sequence"):
-            setattr(exam_requests, name.upper() + "_URI", "{service}/api/v1/exam/" + name)
         # Mostly those that use the kept connection, which is idle while the other two are made.
         calls = [*KEPT, *KEPT, *ONCE]
         workers = []
@@ -138,22 +107,20 @@ def test_no_call_fails_where_the_service_hangs_up_on_idle_connections(service: s
             if not (child := os.fork()):
                 moment = random.Random(worker)
                 for number in range(400):
-                    calls[number % len(calls)](f"{{worker}}-{{number}}")
+                    calls[number % len(calls)](f"{worker}-{number}")
                     time.sleep(0.01 + moment.uniform(-0.005, 0.005))
                 os._exit(0)
             workers.append(child)
         print([os.waitpid(worker, 0)[1] for worker in workers])
     """
-    assert run(script) == f"{[0] * 10}\n"
+    assert run(script, url=service) == f"{[0] * 10}\n"
     arrived = requests.get(f"{service}/arrived", timeout=5).json()
     assert len(arrived) == 4000
     assert {arrived[call] for call in arrived if call.startswith(("POST", "DELETE"))} == {1}
 
 
 @pytest.mark.parametrize("status", [102, 103, 204, 304])
-def test_what_comes_after_an_answer_without_a_body_is_no_answer_to_another_user(
-    serve: Serve, status: int
-) -> None:
+def test_what_comes_after_an_answer_without_a_body_is_no_answer_to_another_user(serve, status):
     def late(connection: socket.socket, request: bytes) -> None:
         if b"Bearer max" in request:
             connection.sendall(f"HTTP/1.1 {status} Reason\r\n\r\n".encode())
@@ -170,9 +137,7 @@ def test_what_comes_after_an_answer_without_a_body_is_no_answer_to_another_user(
 
 
 @pytest.mark.parametrize("size", [8, 40, 100])
-def test_every_answer_belongs_to_its_caller(
-    serve: Serve, size: int, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_every_answer_belongs_to_its_caller(serve, size, caplog):
     server = serve(echo)
     together = threading.Barrier(size)
 
@@ -187,7 +152,7 @@ def test_every_answer_belongs_to_its_caller(
     assert all(record.levelname == "DEBUG" for record in caplog.records)
 
 
-def test_no_cookie_reaches_another_request(serve: Serve) -> None:
+def test_no_cookie_reaches_another_request(serve):
     def set_cookie(connection: socket.socket, _: bytes) -> None:
         connection.sendall(answer(200, task(), "Set-Cookie: session=max; Path=/"))
 
@@ -198,10 +163,7 @@ def test_no_cookie_reaches_another_request(serve: Serve) -> None:
     assert not any(b"cookie" in request.lower() for request in server.requests)
 
 
-def test_proxy_variables_and_netrc_change_nothing(
-    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server = serve(reply)
+def test_proxy_variables_and_netrc_change_nothing(server, tmp_path, monkeypatch):
     for call in CALLS:
         call()
     before = list(server.requests)
@@ -228,7 +190,7 @@ def test_proxy_variables_and_netrc_change_nothing(
 FORK = "-Wignore:This process:DeprecationWarning"
 
 
-def test_a_forked_worker_shares_no_connection_with_its_parent() -> None:
+def test_a_forked_worker_shares_no_connection_with_its_parent():
     ports: list[int] = []
 
     def note(connection: socket.socket, request: bytes) -> None:
@@ -236,10 +198,9 @@ def test_a_forked_worker_shares_no_connection_with_its_parent() -> None:
         reply(connection, request)
 
     with Server(note) as server:
-        script = f"""
+        script = """
             import os
             import exam_requests
-            exam_requests.TASK_URI = "{server.url}/api/v1/exam/task"
             exam_requests.get_task("before", "token")
             if not (child := os.fork()):
                 exam_requests.get_task("child", "token")
@@ -248,18 +209,17 @@ def test_a_forked_worker_shares_no_connection_with_its_parent() -> None:
             assert os.waitpid(child, 0)[1] == 0
             exam_requests.get_task("after", "token")
         """
-        run(script, FORK)
+        run(script, FORK, url=server.url)
     before, child, child_again, after = ports
     assert before == after
     assert child == child_again != before
 
 
-def test_a_fork_amid_the_calls_of_other_threads_does_not_hang_the_child() -> None:
+def test_a_fork_amid_the_calls_of_other_threads_does_not_hang_the_child():
     with Server(reply) as server:
-        script = f"""
+        script = """
             import os, threading
             import exam_requests
-            exam_requests.TASK_URI = "{server.url}/api/v1/exam/task"
             sys.setswitchinterval(1e-6)
             done = threading.Event()
             def call():
@@ -277,42 +237,24 @@ def test_a_fork_amid_the_calls_of_other_threads_does_not_hang_the_child() -> Non
             finally:
                 done.set()
         """
-        run(script, FORK)
+        run(script, FORK, url=server.url)
 
 
 # The process, and what others put into it.
 
 
-def test_import_calls_and_exit_leave_no_warning() -> None:
+def test_import_calls_and_exit_leave_no_warning():
     with Server(reply) as server:
-        script = f"""
+        script = """
             from calls import CALLS
             import exam_requests
-            for name in ("task", "result", "sequence"):
-                uri = "{server.url}/api/v1/exam/" + name
-                setattr(exam_requests, name.upper() + "_URI", uri)
             for call in CALLS * 3:
                 call()
         """
-        assert run(script, "-X", "dev", "-W", "error") == ""
+        assert run(script, "-X", "dev", "-W", "error", url=server.url) == ""
 
 
-def test_the_import_touches_no_network() -> None:
-    script = """
-        import socket
-        def refuse(*_):
-            raise AssertionError("the network is used")
-        socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
-        import exam_requests
-        print(exam_requests.TASK_URI)
-    """
-    assert run(script) == "http://exam-manager:8000/api/v1/exam/task\n"
-
-
-def test_a_recorder_replays_what_it_recorded_and_sends_nothing(
-    serve: Serve, tmp_path: Path
-) -> None:
-    server = serve(reply)
+def test_a_recorder_replays_what_it_recorded_and_sends_nothing(server, tmp_path):
     for _ in ("recorded", "replayed"):
         with vcr.use_cassette(str(tmp_path / "calls.yaml"), record_mode="once"):
             for call in CALLS:
@@ -321,21 +263,20 @@ def test_a_recorder_replays_what_it_recorded_and_sends_nothing(
     assert len(server.requests) == len(CALLS)
 
 
-def test_a_call_at_exit_works() -> None:
+def test_a_call_at_exit_works():
     with Server(reply) as server:
-        script = f"""
+        script = """
             import atexit, exam_requests
-            exam_requests.TASK_URI = "{server.url}/api/v1/exam/task"
             atexit.register(lambda: print(exam_requests.get_task("id", "token").progress))
         """
-        assert run(script) == "0\n"
+        assert run(script, url=server.url) == "0\n"
 
 
-def test_the_module_imports_where_there_is_no_fork() -> None:
+def test_the_module_imports_where_there_is_no_fork():
     assert run("import os\ndel os.fork, os.register_at_fork\nimport exam_requests") == ""
 
 
-def test_a_tracer_sees_every_call(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracer_sees_every_call(server, monkeypatch):
     seen = []
     send = requests.Session.send
 
@@ -344,7 +285,6 @@ def test_a_tracer_sees_every_call(serve: Serve, monkeypatch: pytest.MonkeyPatch)
         return send(session, request, **kwargs)
 
     monkeypatch.setattr(requests.Session, "send", trace)
-    serve(reply)
     for call in CALLS:
         call()
     assert seen == [call.method for call in CALLS]
@@ -378,9 +318,7 @@ def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @each(CALLS)
-def test_an_https_service_is_verified_with_requests_ca_bundle(
-    secure: Server, trusted: None, call: Call
-) -> None:
+def test_an_https_service_is_verified_with_requests_ca_bundle(secure, trusted, call):
     call()
     call()
     assert len(secure.requests) == 2
@@ -396,22 +334,18 @@ def test_an_https_service_is_verified_with_requests_ca_bundle(
     ],
 )
 def test_a_certificate_that_is_not_trusted_is_a_503_and_nothing_is_sent(
-    secure: Server, call: Call, bundle: str, why: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    secure, call, bundle, why, monkeypatch
+):
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", bundle)
     assert f"no connection to the exam manager: {why}{bundle}" in call.fails(503)
     assert not secure.requests
 
 
-def test_a_certificate_for_another_name_is_a_503(
-    secure: Server, trusted: None, aim: Callable[[str], None]
-) -> None:
+def test_a_certificate_for_another_name_is_a_503(secure, trusted, aim):
     aim(f"https://127.0.0.1:{secure.url.rpartition(':')[2]}")
     assert "certificate is not valid for '127.0.0.1'" in GET_TASK.fails(503)
 
 
-def test_a_plain_service_under_an_https_address_is_a_503(
-    exam_manager: ExamManager, aim: Callable[[str], None]
-) -> None:
+def test_a_plain_service_under_an_https_address_is_a_503(exam_manager, aim):
     aim(exam_manager.url.replace("http", "https"))
     assert "no connection to the exam manager: [SSL" in GET_TASK.fails(503)

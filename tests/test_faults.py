@@ -16,7 +16,6 @@ from calls import (
     GET_TASK,
     PUTS,
     SET_TASK,
-    Call,
     called,
     each,
     fail_at_once,
@@ -78,18 +77,14 @@ DELAYS = {
 
 
 @pytest.mark.parametrize("delay", DELAYS)
-def test_a_delay_is_a_504_that_names_the_limit_and_is_not_repeated(
-    serve: Serve, delay: str, short: None
-) -> None:
+def test_a_delay_is_a_504_that_names_the_limit_and_is_not_repeated(serve, delay, short):
     behaviour, why = DELAYS[delay]
     server = serve(behaviour)
     assert fail_at_once(504) == {why}
     assert len(server.requests) == len(CALLS)
 
 
-def test_an_answer_has_more_time_for_each_piece_that_comes(
-    serve: Serve, short: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_answer_has_more_time_for_each_piece_that_comes(serve, short, monkeypatch):
     monkeypatch.setattr(exam_requests, "_BYTES_PER_SECOND", 1000)
     body = BODY + b" " * 3000
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
@@ -118,20 +113,14 @@ def full() -> Iterator[tuple[str, int]]:
         yield listener.getsockname()
 
 
-def test_a_host_that_does_not_take_the_connection_is_a_504(
-    full: tuple[str, int], aim: Callable[[str], None], short: None
-) -> None:
+def test_a_host_that_does_not_take_the_connection_is_a_504(full, aim, short):
     aim(f"http://127.0.0.1:{full[1]}")
     assert fail_at_once(504) == {UNCONNECTED}
 
 
 def test_the_second_address_of_a_name_is_reached_when_the_first_swallows_packets(
-    full: tuple[str, int],
-    serve: Serve,
-    aim: Callable[[str], None],
-    short: None,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    full, serve, aim, short, monkeypatch
+):
     server = serve(sends(answer(200, task())))
     port = int(server.url.rpartition(":")[2])
     addresses = [
@@ -143,18 +132,14 @@ def test_the_second_address_of_a_name_is_reached_when_the_first_swallows_packets
     assert GET_TASK().progress == 0
 
 
-def test_a_server_that_is_silent_within_the_handshake_is_a_504(
-    serve: Serve, aim: Callable[[str], None], short: None
-) -> None:
+def test_a_server_that_is_silent_within_the_handshake_is_a_504(serve, aim, short):
     server = serve(lambda connection, _: time.sleep(1))
     aim(server.url.replace("http", "https"))
     assert fail_at_once(504) == {UNCONNECTED}
 
 
 @each(PUTS)
-def test_a_server_that_does_not_take_the_body_is_a_504(
-    aim: Callable[[str], None], call: Call, short: None
-) -> None:
+def test_a_server_that_does_not_take_the_body_is_a_504(aim, call, short):
     payload = call.payload()
     payload.extra = "7" * 2**24
     with socket.create_server(("127.0.0.1", 0)) as deaf:
@@ -162,7 +147,7 @@ def test_a_server_that_does_not_take_the_body_is_a_504(
         assert call.fails(504, payload=payload) == "the request was not taken in 0.2 s"
 
 
-def test_an_answer_that_takes_as_long_as_the_check_of_a_token_still_counts(serve: Serve) -> None:
+def test_an_answer_that_takes_as_long_as_the_check_of_a_token_still_counts(serve):
     def slow(connection: socket.socket, request: bytes) -> None:
         time.sleep(5.2)
         connection.sendall(answer(200, task()))
@@ -203,9 +188,7 @@ FAULTS: dict[str, tuple[Answer, int, str]] = {
 
 @each(CALLS)
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_called_what_it_is(
-    serve: Serve, call: Call, fault: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fault_is_called_what_it_is(serve, call, fault, monkeypatch):
     behaviour, status, why = FAULTS[fault]
     monkeypatch.setattr(exam_requests, "_ANSWER_BYTES", 2**20)
     server = serve(behaviour)
@@ -214,7 +197,7 @@ def test_a_fault_is_called_what_it_is(
     assert len(server.requests) == (2 if repeated else 1)
 
 
-def test_a_refused_connection_is_a_503(aim: Callable[[str], None]) -> None:
+def test_a_refused_connection_is_a_503(aim):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         aim(f"http://127.0.0.1:{unused.getsockname()[1]}")
@@ -229,16 +212,14 @@ def test_a_refused_connection_is_a_503(aim: Callable[[str], None]) -> None:
         ("http://a..b", "Failed to parse: "),
     ],
 )
-def test_an_address_that_is_none_is_a_503_with_the_reason(
-    aim: Callable[[str], None], url: str, why: str
-) -> None:
+def test_an_address_that_is_none_is_a_503_with_the_reason(aim, url, why):
     aim(url)
     assert GET_TASK.fails(503).startswith(UNANSWERED + why)
 
 
 @each(CALLS)
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_a_redirect_is_not_followed(serve: Serve, call: Call, status: int) -> None:
+def test_a_redirect_is_not_followed(serve, call, status):
     with Server(sends(answer(200, task()))) as other:
         serve(sends(answer(status, None, f"Location: {other.url}/api/v1/exam/task/1")))
         assert call.fails(502) == f"the exam manager answered {status}"
@@ -249,7 +230,7 @@ def test_a_redirect_is_not_followed(serve: Serve, call: Call, status: int) -> No
 
 
 @each(CALLS)
-def test_a_restart_between_two_calls_costs_nothing(aim: Callable[[str], None], call: Call) -> None:
+def test_a_restart_between_two_calls_costs_nothing(aim, call):
     def reply(connection: socket.socket, _: bytes) -> None:
         connection.sendall(answer(call.status, call.answer))
 
@@ -263,7 +244,7 @@ def test_a_restart_between_two_calls_costs_nothing(aim: Callable[[str], None], c
 
 
 @pytest.mark.parametrize("then", [close, quiet])
-def test_an_answer_in_chunks_is_read(serve: Serve, then: Any) -> None:
+def test_an_answer_in_chunks_is_read(serve, then):
     chunks = [b"10\r\n%s\r\n" % BODY[at : at + 16] for at in range(0, len(BODY) // 16 * 16, 16)]
     last = BODY[len(BODY) // 16 * 16 :]
     serve(sends(CHUNKED, *chunks, b"%x\r\n%s\r\n0\r\n\r\n" % (len(last), last), then=then))
@@ -271,18 +252,18 @@ def test_an_answer_in_chunks_is_read(serve: Serve, then: Any) -> None:
         assert GET_TASK().model_dump(mode="json") == GET_TASK.answer
 
 
-def test_an_answer_that_ends_with_its_connection_is_read(serve: Serve) -> None:
+def test_an_answer_that_ends_with_its_connection_is_read(serve):
     serve(sends(b"HTTP/1.0 200 OK\r\n\r\n", BODY))
     assert GET_TASK().model_dump(mode="json") == GET_TASK.answer
 
 
-def test_a_sequence_of_many_pieces_is_whole(serve: Serve) -> None:
+def test_a_sequence_of_many_pieces_is_whole(serve):
     lines = "".join(f"{number} 0.25 -1\n" for number in range(200_000))
     serve(sends(answer(200, {**GET_SEQUENCE.answer, "seq_file": lines}), then=quiet))
     assert GET_SEQUENCE().seq_file == lines
 
 
-def test_a_task_with_very_many_numbers_is_sent_whole(serve: Serve) -> None:
+def test_a_task_with_very_many_numbers_is_sent_whole(serve):
     server = serve(sends(answer(200, task()), then=quiet))
     payload = task_payload()
     payload.results[0].meta = {"echo": [0.5] * 300_000}
@@ -290,7 +271,7 @@ def test_a_task_with_very_many_numbers_is_sent_whole(serve: Serve) -> None:
     assert server.requests[0].count(b"0.5") == 300_000
 
 
-def test_the_documented_limits_are_those_of_the_module() -> None:
+def test_the_documented_limits_are_those_of_the_module():
     assert exam_requests._CONNECT_SECONDS == 3
     assert exam_requests._WAIT_SECONDS == 6
     assert exam_requests._ANSWER_SECONDS == 10

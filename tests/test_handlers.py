@@ -20,8 +20,7 @@ from websockets.sync.client import ClientConnection, connect
 import exam_requests
 import handlers
 from calls import TOKEN, task
-from exam_manager import ExamManager
-from sockets import Answer, Server, answer
+from sockets import answer
 
 DATA = b"what was measured\x00\xff"
 FIELDS: dict[str, dict[str, Any]] = {
@@ -106,15 +105,13 @@ def failing(status: int) -> Callable[..., None]:
     return call
 
 
-def test_a_def_endpoint_returns_the_task(address: str, exam_manager: ExamManager) -> None:
+def test_a_def_endpoint_returns_the_task(address, exam_manager):
     response = read_task(address, exam_manager.task_id, exam_manager.token)
     held = exam_requests.get_task(exam_manager.task_id, exam_manager.token)
     assert (response.status_code, response.json()) == (200, held.model_dump(mode="json"))
 
 
-def test_an_async_def_endpoint_stores_a_result(
-    address: str, exam_manager: ExamManager, data: Path
-) -> None:
+def test_an_async_def_endpoint_stores_a_result(address, exam_manager, data):
     response = post_result(address, exam_manager.task_id, exam_manager.token)
     (result,) = exam_requests.get_task(exam_manager.task_id, exam_manager.token).results
     assert (response.status_code, response.json()) == (201, result.model_dump(mode="json"))
@@ -122,7 +119,7 @@ def test_an_async_def_endpoint_stores_a_result(
     assert [Path(result.directory, file).read_bytes() for file in result.files] == [DATA]
 
 
-def test_an_error_reaches_the_http_client(address: str, exam_manager: ExamManager) -> None:
+def test_an_error_reaches_the_http_client(address, exam_manager):
     for call, task_id, status, detail in [
         (read_task, UNKNOWN, 404, "Task not found"),
         (read_task, exam_manager.dag_task_id, 400, "it is not an acquisition task"),
@@ -137,7 +134,7 @@ def test_an_error_reaches_the_http_client(address: str, exam_manager: ExamManage
         assert response.headers["WWW-Authenticate"] == "Bearer"
 
 
-def test_a_device_starts_its_task(device: ClientConnection, exam_manager: ExamManager) -> None:
+def test_a_device_starts_its_task(device, exam_manager):
     told = ask(device, message("start", exam_manager.task_id, exam_manager.token))
     held = exam_requests.get_task(exam_manager.task_id, exam_manager.token)
     sequence = exam_requests.get_sequence(exam_manager.sequence_id, exam_manager.token)
@@ -146,7 +143,7 @@ def test_a_device_starts_its_task(device: ClientConnection, exam_manager: ExamMa
     assert told["data"]["sequence"] == sequence.model_dump(mode="json", by_alias=True)
 
 
-def test_a_device_reports_its_progress(device: ClientConnection, exam_manager: ExamManager) -> None:
+def test_a_device_reports_its_progress(device, exam_manager):
     for fields in ({"progress": 42}, {"progress": 100, "status": "FINISHED"}):
         told = ask(device, message("progress", exam_manager.task_id, exam_manager.token, **fields))
         held = exam_requests.get_task(exam_manager.task_id, exam_manager.token)
@@ -154,9 +151,7 @@ def test_a_device_reports_its_progress(device: ClientConnection, exam_manager: E
         assert held.model_dump(mode="json").items() >= fields.items()
 
 
-def test_a_device_uploads_what_it_measured_but_does_not_say_where_to(
-    device: ClientConnection, exam_manager: ExamManager, data: Path
-) -> None:
+def test_a_device_uploads_what_it_measured_but_does_not_say_where_to(device, exam_manager, data):
     names = {"id": "../id", "result_id": "../id", "directory": "/", "files": ["../raw.mrd"]}
     told = ask(device, message("upload", exam_manager.task_id, exam_manager.token, **names))
     (result,) = exam_requests.get_task(exam_manager.task_id, exam_manager.token).results
@@ -164,9 +159,7 @@ def test_a_device_uploads_what_it_measured_but_does_not_say_where_to(
     assert [path.name for path in data.iterdir()] == [str(result.id)]
 
 
-def test_an_error_is_one_feedback_message(
-    device: ClientConnection, exam_manager: ExamManager
-) -> None:
+def test_an_error_is_one_feedback_message(device, exam_manager):
     for command, task_id, token, status, detail in [
         ("start", UNKNOWN, exam_manager.token, 404, "Task not found"),
         ("start", exam_manager.dag_task_id, exam_manager.token, 400, "not an acquisition task"),
@@ -190,18 +183,14 @@ def test_an_error_is_one_feedback_message(
         (message("upload", "", TOKEN, data="YQ=?"), "upload: data: Data should be valid base64"),
     ],
 )
-def test_a_malformed_message_is_answered_with_what_is_wrong_with_it(
-    device: ClientConnection, text: str | bytes, detail: str
-) -> None:
+def test_a_malformed_message_is_answered_with_what_is_wrong_with_it(device, text, detail):
     told = ask(device, text)
     assert told == {"command": "feedback", "status": 422, "detail": told["detail"]}
     assert told["detail"].startswith(detail)
     assert TOKEN not in told["detail"]
 
 
-def test_a_device_may_hang_up_before_it_is_answered(
-    serve: Callable[[Answer], Server], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_device_may_hang_up_before_it_is_answered(serve, caplog):
     arrived, hung_up = threading.Event(), threading.Event()
 
     def late(connection: socket.socket, request: bytes) -> None:
@@ -218,9 +207,7 @@ def test_a_device_may_hang_up_before_it_is_answered(
     assert [record for record in caplog.records if record.levelno > logging.INFO] == []
 
 
-def test_a_failed_upload_leaves_no_result_and_no_file(
-    device: ClientConnection, exam_manager: ExamManager, data: Path
-) -> None:
+def test_a_failed_upload_leaves_no_result_and_no_file(device, exam_manager, data):
     data.write_text("A file where the directory is to be.")
     told = ask(device, message("upload", exam_manager.task_id, exam_manager.token))
     assert told == {"command": "feedback", "status": 500, "detail": "Internal Server Error"}
@@ -229,12 +216,8 @@ def test_a_failed_upload_leaves_no_result_and_no_file(
 
 @pytest.mark.parametrize("deletion_fails", [False, True])
 def test_an_upload_that_is_not_recorded_is_undone_and_tells_the_first_error(
-    address: str,
-    exam_manager: ExamManager,
-    data: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    deletion_fails: bool,
-) -> None:
+    address, exam_manager, data, monkeypatch, deletion_fails
+):
     monkeypatch.setattr(exam_requests, "set_result", failing(502))
     if deletion_fails:
         monkeypatch.setattr(exam_requests, "delete_blank_result", failing(503))
@@ -245,9 +228,7 @@ def test_an_upload_that_is_not_recorded_is_undone_and_tells_the_first_error(
 
 
 @pytest.mark.parametrize("slow", ["def", "async def", "WebSocket"])
-def test_while_one_call_waits_another_request_is_answered(
-    address: str, device: ClientConnection, serve: Callable[[Answer], Server], slow: str
-) -> None:
+def test_while_one_call_waits_another_request_is_answered(address, device, serve, slow):
     arrived, answered = threading.Event(), threading.Event()
 
     def late(connection: socket.socket, request: bytes) -> None:

@@ -1,7 +1,6 @@
 """The bundled models: the names, the fields and the values of ScanHub's."""
 
 from enum import Enum
-from typing import Any
 
 import pytest
 
@@ -10,7 +9,7 @@ import exam_requests
 from calls import result, sequence, task
 
 
-def test_a_task_of_august_2025_is_read() -> None:
+def test_a_task_of_august_2025_is_read():
     older = {key: value for key, value in task().items() if key not in {"position", "calibration"}}
     read = exam_models.AcquisitionTaskOut.model_validate(older)
     assert (read.position, read.calibration) == (0, [])
@@ -44,22 +43,20 @@ def test_a_task_of_august_2025_is_read() -> None:
         ),
     ],
 )
-def test_the_fields_are_those_of_february_2026(
-    model: Any, record: dict[str, Any], required: set[str]
-) -> None:
+def test_the_fields_are_those_of_february_2026(model, record, required):
     schema = model.model_json_schema()
     assert set(schema["required"]) == required
     assert set(schema["properties"]) == set(record)
 
 
-def test_an_id_of_a_sequence_is_given_by_either_name() -> None:
+def test_an_id_of_a_sequence_is_given_by_either_name():
     fields = {"name": "s", "description": "", "sequence_type": "", "seq_file": ""}
     created = {"created_at": "2026-02-03T04:05:06"}
     by_name = exam_models.MRISequenceOut(id="1", **fields, **created)
     assert by_name == exam_models.MRISequenceOut(_id="1", **fields, **created)
 
 
-def test_the_names_and_the_values_of_the_enumerations_are_scanhubs() -> None:
+def test_the_names_and_the_values_of_the_enumerations_are_scanhubs():
     enumerations = {
         name: {member: value.value for member, value in kind.__members__.items()}
         for name, kind in vars(exam_models).items()
@@ -78,7 +75,7 @@ def test_the_names_and_the_values_of_the_enumerations_are_scanhubs() -> None:
     }
 
 
-def test_a_result_takes_meta_data_with_any_keys() -> None:
+def test_a_result_takes_meta_data_with_any_keys():
     meta = {1: "a", None: "b", (1, 2): "c"}
     assert exam_models.SetResult(type="MRD", directory="/d", meta=meta).meta == meta
 
@@ -86,7 +83,7 @@ def test_a_result_takes_meta_data_with_any_keys() -> None:
 # The module itself.
 
 
-def test_the_module_exports_the_documented_names_and_the_models() -> None:
+def test_the_module_exports_the_documented_names_and_the_models():
     documented = {
         *("TASK_URI", "RESULT_URI", "SEQUENCE_URI"),
         *("get_task", "set_task", "get_sequence"),

@@ -15,9 +15,7 @@ from responses import matchers
 
 import exam_requests
 from calls import (
-    ANSWER_VALUE,
     CALLS,
-    GET_SEQUENCE,
     GET_TASK,
     GETS,
     PAYLOAD_VALUE,
@@ -50,9 +48,7 @@ def answered(call: Call, status: int, body: Any) -> Any:
 
 @each(CALLS)
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 418, 422, 429, 499])
-def test_a_refusal_has_the_status_and_the_detail_of_the_exam_manager(
-    call: Call, status: int
-) -> None:
+def test_a_refusal_has_the_status_and_the_detail_of_the_exam_manager(call, status):
     """But for 400 and 422 of a GET, to which an id that cannot be is not found."""
     detail = "workflow_id must be an existing id."
     assert answered(call, status, {"detail": detail}) == detail
@@ -64,27 +60,25 @@ PAGES = ["", "<html>Bad Request</html>", "[]", "null", '"detail"', "{}", '{"deta
 @each(CALLS)
 @pytest.mark.parametrize("status", [400, 401, 404])
 @pytest.mark.parametrize("body", [*PAGES, '{"detail": ""}', '{"detail": [{"msg": "m"}]}', b"\xff"])
-def test_a_refusal_without_a_detail_keeps_its_status_and_says_so(
-    call: Call, status: int, body: str
-) -> None:
+def test_a_refusal_without_a_detail_keeps_its_status_and_says_so(call, status, body):
     why = answered(call, status, body)
     assert why == f"the exam manager, or a proxy before it, answered {status} without a detail"
 
 
 @each(CALLS)
-def test_any_other_status_is_a_502_that_names_it(call: Call) -> None:
+def test_any_other_status_is_a_502_that_names_it(call):
     undocumented = {100, 102, 200, 201, 202, 204, 206, 299, 300, 302, 304, 307, 399, 500, 503, 599}
     for status in undocumented - {call.status}:
         why = answered(call, status, call.answer or {"detail": "no"})
         assert why == f"the exam manager answered {status}"
 
 
-def test_a_route_that_is_none_reads_otherwise_than_a_task_that_is_none() -> None:
+def test_a_route_that_is_none_reads_otherwise_than_a_task_that_is_none():
     whys = {answered(GET_TASK, 404, {"detail": why}) for why in ("Not Found", "No task")}
     assert len(whys) == 2
 
 
-def test_a_list_of_problems_becomes_field_and_message_without_values() -> None:
+def test_a_list_of_problems_becomes_field_and_message_without_values():
     choices = "Input should be 'MRD', 'NUMPY' or 'NOT_SET'"
     problems = [
         {"type": "enum", "loc": ["body", "type"], "msg": choices, "input": PAYLOAD_VALUE},
@@ -101,8 +95,8 @@ def test_a_list_of_problems_becomes_field_and_message_without_values() -> None:
 @pytest.mark.parametrize("task_type", ["DAG", "RECONSTRUCTION", "PROCESSING", "LATER", 5, None])
 @pytest.mark.parametrize(("call", "status"), [(GET_TASK, 400), (SET_TASK, 502)])
 def test_a_task_of_another_type_is_a_400_of_get_task_and_a_502_of_set_task(
-    mock: responses.RequestsMock, call: Call, status: int, task_type: Any
-) -> None:
+    mock, call, status, task_type
+):
     mock.add(call.method, call.url(), json=task(task_type=task_type))
     assert call.fails(status) == "it is not an acquisition task"
 
@@ -115,7 +109,7 @@ NOT_JSON = [
 
 @each(RECORDS)
 @pytest.mark.parametrize("body", NOT_JSON, ids=range(len(NOT_JSON)))
-def test_a_body_that_is_not_json_is_a_502(call: Call, body: str | bytes) -> None:
+def test_a_body_that_is_not_json_is_a_502(call, body):
     with responses.RequestsMock() as mock:
         mock.add(call.method, call.url(), status=call.status, body=body)
         assert re.match("the answer is not a valid [A-Z]\\w+: Invalid JSON: ", call.fails(502))
@@ -123,15 +117,13 @@ def test_a_body_that_is_not_json_is_a_502(call: Call, body: str | bytes) -> None
 
 @each(RECORDS)
 @pytest.mark.parametrize("body", ["{}", "[]", "null", "7"])
-def test_a_body_that_is_not_the_record_is_a_502_that_names_the_model(
-    mock: responses.RequestsMock, call: Call, body: str
-) -> None:
+def test_a_body_that_is_not_the_record_is_a_502_that_names_the_model(mock, call, body):
     mock.add(call.method, call.url(), status=call.status, body=body)
     assert call.fails(502).startswith("the answer is not a valid ")
 
 
 @each(RECORDS)
-def test_the_fields_that_are_wrong_are_named(mock: responses.RequestsMock, call: Call) -> None:
+def test_the_fields_that_are_wrong_are_named(mock, call):
     name = "directory" if "directory" in call.answer else "name"
     wrong = {key: value for key, value in call.answer.items() if "id" not in key} | {name: 5}
     mock.add(call.method, call.url(), status=call.status, json=wrong)
@@ -146,9 +138,7 @@ def test_the_fields_that_are_wrong_are_named(mock: responses.RequestsMock, call:
     status=st.integers(200, 599),
     body=st.binary() | st.recursive(st.none() | st.text(), st.lists).map(json.dumps),
 )
-def test_any_status_with_any_body_is_a_model_or_an_http_exception(
-    call: Call, status: int, body: bytes
-) -> None:
+def test_any_status_with_any_body_is_a_model_or_an_http_exception(call, status, body):
     if (call.method, status) == ("DELETE", 204):
         return
     with responses.RequestsMock() as mock:
@@ -159,21 +149,19 @@ def test_any_status_with_any_body_is_a_model_or_an_http_exception(
 # What a detail says.
 
 
-def test_a_detail_is_one_line_of_a_readable_length() -> None:
+def test_a_detail_is_one_line_of_a_readable_length():
     forged = "Busy.\r\n2026 ERROR \x1b[31mforged\u2028line"
     assert answered(SET_RESULT, 409, {"detail": forged}) == ("Busy. 2026 ERROR [31mforged line")
     assert answered(SET_RESULT, 409, {"detail": "7" * 2**20}) == "7" * 500
 
 
 @each(CALLS)
-def test_a_token_that_comes_back_in_a_detail_is_taken_out(call: Call) -> None:
+def test_a_token_that_comes_back_in_a_detail_is_taken_out(call):
     assert answered(call, 401, {"detail": f"Unknown: {TOKEN}"}) == "Unknown: ..."
 
 
 @pytest.mark.parametrize(("token", "why"), [("token", "Invalid token."), ("i" * 16, "Invalid ...")])
-def test_a_token_too_short_to_be_a_secret_leaves_other_words_alone(
-    mock: responses.RequestsMock, token: str, why: str
-) -> None:
+def test_a_token_too_short_to_be_a_secret_leaves_other_words_alone(mock, token, why):
     mock.get(GET_TASK.url(), status=401, json={"detail": why.replace("...", token)})
     assert GET_TASK.fails(401, token=token) == why
 
@@ -182,9 +170,7 @@ def test_a_token_too_short_to_be_a_secret_leaves_other_words_alone(
 
 
 @each(CALLS)
-def test_a_call_is_one_debug_record(
-    mock: responses.RequestsMock, call: Call, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_call_is_one_debug_record(mock, call, caplog):
     caplog.set_level(logging.DEBUG)
     mock.add(call.method, call.url(), status=call.status, json=call.answer)
     call()
@@ -197,9 +183,7 @@ def test_a_call_is_one_debug_record(
 
 @each(CALLS)
 @pytest.mark.parametrize(("status", "level"), [(409, "INFO"), (500, "WARNING")])
-def test_a_call_that_fails_is_one_more_record_with_its_detail(
-    call: Call, status: int, level: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_call_that_fails_is_one_more_record_with_its_detail(call, status, level, caplog):
     why = answered(call, status, {"detail": "Busy."})
     debug, record = caplog.records
     assert debug.message.startswith(f"{call.method} {call.url()}: {status} in ")
@@ -212,9 +196,7 @@ def test_a_call_that_fails_is_one_more_record_with_its_detail(
     ("arguments", "came"),
     [({"record_id": "a/b"}, "/task/: not sent in "), ({}, f"{GET_TASK.record_id}: no answer in ")],
 )
-def test_the_log_says_what_came_instead_of_a_status(
-    arguments: dict[str, str], came: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_log_says_what_came_instead_of_a_status(arguments, came, caplog):
     with responses.RequestsMock():
         GET_TASK.fails(404 if arguments else 503, **arguments)
     assert came in caplog.records[0].message
@@ -223,7 +205,7 @@ def test_the_log_says_what_came_instead_of_a_status(
 # What the tests of a caller meet, who mocks.
 
 
-def test_a_call_that_no_mock_matches_says_so(mock: responses.RequestsMock) -> None:
+def test_a_call_that_no_mock_matches_says_so(mock):
     mock.get(GET_TASK.url("other"), json=task())
     mock.assert_all_requests_are_fired = False
     why = GET_TASK.fails(503)
@@ -240,9 +222,7 @@ def test_a_call_that_no_mock_matches_says_so(mock: responses.RequestsMock) -> No
         (matchers.json_params_matcher({}), "request.body doesn't match"),
     ],
 )
-def test_a_mock_with_another_query_header_or_body_says_what_does_not_match(
-    mock: responses.RequestsMock, matcher: Any, mismatch: str
-) -> None:
+def test_a_mock_with_another_query_header_or_body_says_what_does_not_match(mock, matcher, mismatch):
     mock.put(SET_RESULT.url(), match=[matcher])
     mock.assert_all_requests_are_fired = False
     with pytest.raises(exam_requests.HTTPException, match=mismatch):
@@ -250,13 +230,11 @@ def test_a_mock_with_another_query_header_or_body_says_what_does_not_match(
 
 
 @each(RECORDS)
-def test_a_mock_whose_status_and_body_do_not_go_together_is_judged_by_its_status(
-    call: Call,
-) -> None:
+def test_a_mock_whose_status_and_body_do_not_go_together_is_judged_by_its_status(call):
     assert answered(call, 204, call.answer) == "the exam manager answered 204"
 
 
-def test_callers_may_mock_with_requests_mock() -> None:
+def test_callers_may_mock_with_requests_mock():
     with requests_mock.Mocker() as mock:
         for call in CALLS:
             mock.request(call.method, call.url(), status_code=call.status, json=call.answer)
@@ -277,16 +255,7 @@ def test_callers_may_mock_with_requests_mock() -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_a_mocked_failure_of_the_network_is_a_503_or_504(
-    mock: responses.RequestsMock, call: Call, error: Exception, status: int, why: str
-) -> None:
+def test_a_mocked_failure_of_the_network_is_a_503_or_504(mock, call, error, status, why):
     mock.add(call.method, call.url(), body=error)
     assert call.fails(status).startswith(why)
     assert len(mock.calls) == 1
-
-
-def test_a_sequence_has_its_id_and_its_files(mock: responses.RequestsMock) -> None:
-    mock.get(GET_SEQUENCE.url(), json=GET_SEQUENCE.answer)
-    got = GET_SEQUENCE()
-    assert (got.id, got.name) == (GET_SEQUENCE.record_id, ANSWER_VALUE)
-    assert got.seq_file.startswith("# Pulseq")

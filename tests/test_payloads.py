@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -89,9 +88,7 @@ class Voxel:
     ],
     ids=range(13),
 )
-def test_what_a_handler_puts_into_meta_arrives_as_from_scanhubs_own_client(
-    value: Any, arrives: Any
-) -> None:
+def test_what_a_handler_puts_into_meta_arrives_as_from_scanhubs_own_client(value, arrives):
     payload = with_meta(value)
     got = sent(SET_RESULT, payload)
     assert got == json.loads(json.dumps(payload, default=jsonable_encoder))
@@ -115,7 +112,7 @@ json_values = st.recursive(
 
 @anything
 @given(meta=st.dictionaries(st.text(), json_values))
-def test_meta_goes_out_and_comes_back_as_it_is(meta: dict[str, Any]) -> None:
+def test_meta_goes_out_and_comes_back_as_it_is(meta):
     with responses.RequestsMock() as mock:
         mock.put(SET_RESULT.url(), json=result(meta=meta))
         payload = result_payload()
@@ -152,27 +149,25 @@ def test_meta_goes_out_and_comes_back_as_it_is(meta: dict[str, Any]) -> None:
     ],
     ids=["plain", "nested", "tuples", "data class"],
 )
-def test_what_json_cannot_hold_is_a_422_that_names_its_place_and_type(
-    value: Any, kind: str, wrap: Callable[[Any], Any], place: str
-) -> None:
+def test_what_json_cannot_hold_is_a_422_that_names_its_place_and_type(value, kind, wrap, place):
     why = refused(SET_RESULT, with_meta(wrap(value)))
     assert why == f"{place}: JSON cannot hold {kind}"
 
 
-def test_a_value_that_holds_itself_is_a_422() -> None:
+def test_a_value_that_holds_itself_is_a_422():
     payload = with_meta(None)
     payload.meta["itself"] = payload.meta
     assert "JSON cannot hold this" in refused(SET_RESULT, payload)
 
 
-def test_a_value_too_deep_for_the_exam_manager_is_a_422() -> None:
+def test_a_value_too_deep_for_the_exam_manager_is_a_422():
     value: Any = 1
     for _ in range(300):
         value = [value]
     assert "JSON cannot hold this list" in refused(SET_RESULT, with_meta(value))
 
 
-def test_fields_and_nested_fields_are_checked_as_well() -> None:
+def test_fields_and_nested_fields_are_checked_as_well():
     payload = task_payload()
     payload.acquisition_parameter.fov_offset.x = math.nan
     why = refused(SET_TASK, payload)
@@ -197,28 +192,26 @@ def test_fields_and_nested_fields_are_checked_as_well() -> None:
         ("datetime_created", "yesterday", "datetime_created: Input should be a valid datetime"),
     ],
 )
-def test_a_field_that_was_assigned_what_it_cannot_be_is_a_422_that_names_it(
-    field: str, value: Any, why: str
-) -> None:
+def test_a_field_that_was_assigned_what_it_cannot_be_is_a_422_that_names_it(field, value, why):
     payload = task_payload()
     setattr(payload, field, value)
     assert refused(SET_TASK, payload).startswith(why)
 
 
 @each(PUTS)
-def test_a_field_that_is_missing_is_a_422(call: Call) -> None:
+def test_a_field_that_is_missing_is_a_422(call):
     why = refused(call, type(call.payload()).model_construct())
     assert ": Field required; " in why
 
 
 @each(PUTS)
 @pytest.mark.parametrize("payload", [None, {"type": "MRD"}, "MRD", SetResult], ids=repr)
-def test_a_payload_that_is_no_model_is_a_422_that_names_its_type(call: Call, payload: Any) -> None:
+def test_a_payload_that_is_no_model_is_a_422_that_names_its_type(call, payload):
     kind = type(payload).__name__
     assert refused(call, payload) == f"the payload is not a model, but of type {kind}"
 
 
-def test_what_a_payloads_own_code_raises_is_a_422() -> None:
+def test_what_a_payloads_own_code_raises_is_a_422():
     class Strict(SetResult):
         @field_validator("directory")
         @classmethod
@@ -233,14 +226,14 @@ def test_what_a_payloads_own_code_raises_is_a_422() -> None:
         assert refused(SET_RESULT, payload) == why
 
 
-def test_a_value_that_means_the_same_is_taken() -> None:
+def test_a_value_that_means_the_same_is_taken():
     payload = task_payload()
     payload.status, payload.progress, payload.device_id = "FINISHED", "100", TASK_ID
     got = sent(SET_TASK, payload)
     assert (got["status"], got["progress"], got["device_id"]) == ("FINISHED", "100", TASK_ID)
 
 
-def test_fields_of_a_subclass_are_sent_and_those_of_a_parent_alone_as_well() -> None:
+def test_fields_of_a_subclass_are_sent_and_those_of_a_parent_alone_as_well():
     class Extended(SetResult):
         checksum: str
 
@@ -267,9 +260,7 @@ def everywhere(record: Any) -> Any:
 
 
 @pytest.mark.parametrize("numbers", [1, 300_000])
-def test_a_task_that_is_read_changed_and_written_back_loses_no_field(
-    mock: responses.RequestsMock, numbers: int
-) -> None:
+def test_a_task_that_is_read_changed_and_written_back_loses_no_field(mock, numbers):
     held = everywhere(task(device_id=RESULT_ID, datetime_updated="2026-02-03T04:05:07"))
     held["results"][0]["meta"] = META | {"echo": [0.5] * numbers}
     mock.get(SET_TASK.url(), json=held)
@@ -285,9 +276,7 @@ def test_a_task_that_is_read_changed_and_written_back_loses_no_field(
     assert again == changed
 
 
-def test_a_result_that_is_read_changed_and_written_back_loses_no_field(
-    mock: responses.RequestsMock,
-) -> None:
+def test_a_result_that_is_read_changed_and_written_back_loses_no_field(mock):
     held = result(meta=META) | NEWER
     mock.put(SET_RESULT.url(), json=held)
     changed = ResultOut.model_validate(held)

@@ -6,16 +6,13 @@ import sys
 from pathlib import Path
 
 import exam_requests
-from exam_manager import ExamManager
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 CODE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_first_handler_and_its_unit_test_work(
-    exam_manager: ExamManager, tmp_path: Path
-) -> None:
+def test_the_first_handler_and_its_unit_test_work(exam_manager, tmp_path):
     handler, unit_test, logging, cleanup = CODE
     (tmp_path / "app.py").write_text(f"{logging}\n{handler}")
     (tmp_path / "test_app.py").write_text(unit_test)
@@ -30,7 +27,7 @@ def test_the_first_handler_and_its_unit_test_work(
     assert cleanup in (ROOT / "examples" / "handlers.py").read_text()
 
 
-def test_the_table_of_outcomes_is_that_of_the_module() -> None:
+def test_the_table_of_outcomes_is_that_of_the_module():
     documented = re.search(
         r"={6} =+\nstatus.*?\n={6} =+\n(.*?)\n={6} =+", exam_requests.__doc__, re.S
     )
@@ -39,7 +36,7 @@ def test_the_table_of_outcomes_is_that_of_the_module() -> None:
     assert [tuple(re.split(r" {3,4}", row, maxsplit=1)) for row in rows] == shown
 
 
-def test_every_command_exists() -> None:
+def test_every_command_exists():
     makefile = (ROOT / "Makefile").read_text()
     shown = set(re.findall(r"`make (\w+)`", README)) | set(re.findall(r"^make (\w+)", README, re.M))
     assert shown == set(re.findall(r"^(\w+):.*##", makefile, re.MULTILINE)) - {"help"}

@@ -1,19 +1,15 @@
 """What goes out: the documented request, with the id and the token in their places."""
 
 import json
-import socket
-from collections.abc import Callable
-from typing import Any
 from urllib.parse import unquote
 from uuid import UUID
 
 import pytest
-import responses
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from calls import CALLS, TASK_ID, TOKEN, Call, called, each
-from sockets import Server, answer
+from calls import CALLS, TASK_ID, TOKEN, each
+from sockets import Server
 
 anything = settings(
     deadline=None,
@@ -21,17 +17,6 @@ anything = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 unicode = st.text(st.characters(exclude_categories=()))
-
-
-@pytest.fixture
-def server(serve: Callable[..., Server]) -> Server:
-    """Run a server that answers each call as documented."""
-
-    def reply(connection: socket.socket, request: bytes) -> None:
-        call = called(request)
-        connection.sendall(answer(call.status, call.answer))
-
-    return serve(reply)
 
 
 def head(server: Server) -> list[str]:
@@ -42,9 +27,7 @@ def head(server: Server) -> list[str]:
 
 
 @each(CALLS)
-def test_a_call_sends_the_documented_request_and_returns_the_record(
-    mock: responses.RequestsMock, call: Call
-) -> None:
+def test_a_call_sends_the_documented_request_and_returns_the_record(mock, call):
     mock.add(call.method, call.url(), status=call.status, json=call.answer)
     got = call()
     sent = mock.calls[0].request
@@ -61,9 +44,7 @@ def test_a_call_sends_the_documented_request_and_returns_the_record(
 
 
 @each(CALLS)
-def test_the_head_on_the_wire_names_the_host_and_asks_for_no_encoding(
-    server: Server, call: Call
-) -> None:
+def test_the_head_on_the_wire_names_the_host_and_asks_for_no_encoding(server, call):
     call()
     line, *headers = head(server)
     assert line == f"{call.method} {call.url()[24:]} HTTP/1.1"
@@ -71,9 +52,7 @@ def test_the_head_on_the_wire_names_the_host_and_asks_for_no_encoding(
 
 
 @each(CALLS)
-def test_the_addresses_are_read_at_call_time(
-    mock: responses.RequestsMock, call: Call, aim: Callable[[str], None]
-) -> None:
+def test_the_addresses_are_read_at_call_time(mock, call, aim):
     aim("http://elsewhere:81")
     url = call.url().replace("exam-manager:8000", "elsewhere:81")
     mock.add(call.method, url, status=call.status, json=call.answer)
@@ -81,7 +60,7 @@ def test_the_addresses_are_read_at_call_time(
 
 
 @each(CALLS)
-def test_a_uuid_object_serves_as_an_id(mock: responses.RequestsMock, call: Call) -> None:
+def test_a_uuid_object_serves_as_an_id(mock, call):
     mock.add(call.method, call.url(TASK_ID), status=call.status, json=call.answer)
     call(UUID(TASK_ID))
 
@@ -94,9 +73,7 @@ NAMELESS = [
 
 @each(CALLS)
 @pytest.mark.parametrize("record_id", NAMELESS, ids=ascii)
-def test_an_id_that_names_nothing_is_a_404_and_not_sent(
-    server: Server, call: Call, record_id: Any
-) -> None:
+def test_an_id_that_names_nothing_is_a_404_and_not_sent(server, call, record_id):
     assert call.fails(404, record_id=record_id) == "the id names nothing"
     assert not server.requests
 
@@ -110,9 +87,7 @@ NAMES = [
 @each(CALLS)
 @anything
 @given(record_id=st.sampled_from(NAMES) | unicode)
-def test_an_id_is_one_segment_or_one_value_or_not_sent(
-    server: Server, call: Call, record_id: str
-) -> None:
+def test_an_id_is_one_segment_or_one_value_or_not_sent(server, call, record_id):
     codes = {ord(character) for character in record_id}
     controls = {*range(32), *range(127, 160), ord("/"), *range(0xD800, 0xE000)}
     if record_id in {"", ".", ".."} or len(record_id) > 128 or codes & controls:
@@ -132,7 +107,7 @@ TOKENS = ["", " ", "a b", "a\n", "a\r\nX: y", "\x00", "é", "\ud800", "=", "a=b"
 
 @each(CALLS)
 @pytest.mark.parametrize("token", [*TOKENS, "\N{SUPERSCRIPT ONE}", None, 5, b"a"], ids=ascii)
-def test_a_token_that_is_none_is_a_401_and_not_sent(server: Server, call: Call, token: Any) -> None:
+def test_a_token_that_is_none_is_a_401_and_not_sent(server, call, token):
     assert call.fails(401, token=token) == "the access token is not a bearer token"
     assert not server.requests
 
@@ -140,7 +115,7 @@ def test_a_token_that_is_none_is_a_401_and_not_sent(server: Server, call: Call, 
 @each(CALLS)
 @anything
 @given(token=st.from_regex(r"\A[A-Za-z0-9\-._~+/]+=*\Z"))
-def test_a_b64token_is_sent_in_its_header(server: Server, call: Call, token: str) -> None:
+def test_a_b64token_is_sent_in_its_header(server, call, token):
     call(token=token)
     line, *headers = head(server)
     assert line == f"{call.method} {call.url()[24:]} HTTP/1.1"

@@ -81,9 +81,7 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_file_passes_scanhubs_static_checks_and_a_misspelt_field_does_not(
-    scanhub: Path,
-) -> None:
+def test_the_file_passes_scanhubs_static_checks_and_a_misspelt_field_does_not(scanhub):
     done = run(scanhub, "-m", "ruff", "check", "app")
     assert done.returncode == 0, done.stdout
     (scanhub / "handler.py").write_text(HANDLER)
@@ -94,7 +92,7 @@ def test_the_file_passes_scanhubs_static_checks_and_a_misspelt_field_does_not(
     ]
 
 
-def test_scanhubs_models_are_used_and_lose_none_of_the_fields_that_they_know(scanhub: Path) -> None:
+def test_scanhubs_models_are_used_and_lose_none_of_the_fields_that_they_know(scanhub):
     held = task()
     held["results"][0]["meta"] = META
     script = f"""
@@ -129,19 +127,15 @@ with responses.RequestsMock() as mock:
     ],
 )
 def test_a_library_of_scanhub_that_fails_to_import_is_an_error(
-    tmp_path: Path,
-    models: str,
-    error: type[Exception],
-    message: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    tmp_path, models, error, message, monkeypatch
+):
     library(tmp_path, models)
     monkeypatch.syspath_prepend(tmp_path)
     with patch.dict(sys.modules), pytest.raises(error, match=message):
         runpy.run_path(exam_requests.__file__)
 
 
-def test_a_library_of_scanhub_without_models_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_of_scanhub_without_models_is_an_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "scanhub_libraries", ModuleType("scanhub_libraries"))
     with pytest.raises(ModuleNotFoundError, match=r"scanhub_libraries\.models"):
         runpy.run_path(exam_requests.__file__)

@@ -23,9 +23,7 @@ DOCUMENTED = "http://exam-manager:8000"
         ("http://prüfung.example", "http://prüfung.example"),
     ],
 )
-def test_the_address_is_taken_from_the_environment(
-    address: str | None, base: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_address_is_taken_from_the_environment(address, base, monkeypatch):
     if address is not None:
         monkeypatch.setenv("EXAM_MANAGER_URL", address)
     module = runpy.run_path(exam_requests.__file__)
@@ -65,16 +63,14 @@ def test_the_address_is_taken_from_the_environment(
         ("http://http://exam-manager", "its path is not one of names"),
     ],
 )
-def test_an_address_that_cannot_work_stops_the_import_and_says_why(
-    address: str, wrong: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_address_that_cannot_work_stops_the_import_and_says_why(address, wrong, monkeypatch):
     monkeypatch.setenv("EXAM_MANAGER_URL", address)
     with pytest.raises(ValueError, match="EXAM_MANAGER_URL") as raised:
         runpy.run_path(exam_requests.__file__)
     assert str(raised.value) == f"EXAM_MANAGER_URL is {address.strip().rstrip('/')!r}: {wrong}"
 
 
-def test_the_password_of_an_address_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_password_of_an_address_is_not_shown(monkeypatch):
     monkeypatch.setenv("EXAM_MANAGER_URL", "http://eva:secret@exam-manager:8000")
     with pytest.raises(ValueError, match="it holds a user") as raised:
         runpy.run_path(exam_requests.__file__)

@@ -13,10 +13,8 @@ from calls import (
     GET_TASK,
     SET_RESULT,
     SET_TASK,
-    Call,
     each,
 )
-from exam_manager import ExamManager
 from exam_requests import (
     SetResult,
     create_blank_result,
@@ -32,7 +30,7 @@ MRD = {"type": "MRD", "directory": "/data/1", "files": ["a.mrd"], "meta": {"snr"
 COULD_NOT = "Could not {}, either because it does not exist, or for another reason."
 
 
-def test_an_acquisition_is_carried_out_and_reported(exam_manager: ExamManager) -> None:
+def test_an_acquisition_is_carried_out_and_reported(exam_manager):
     token = exam_manager.token
     task = get_task(exam_manager.task_id, token)
     assert task.sequence_id
@@ -51,7 +49,7 @@ def test_an_acquisition_is_carried_out_and_reported(exam_manager: ExamManager) -
     assert finished.results == [result]
 
 
-def test_a_failed_upload_leaves_no_result(exam_manager: ExamManager) -> None:
+def test_a_failed_upload_leaves_no_result(exam_manager):
     blank = create_blank_result(exam_manager.task_id, exam_manager.token)
     delete_blank_result(str(blank.id), exam_manager.token)
     assert get_task(exam_manager.task_id, exam_manager.token).results == []
@@ -60,14 +58,14 @@ def test_a_failed_upload_leaves_no_result(exam_manager: ExamManager) -> None:
     assert again.value.status_code == 404
 
 
-def test_a_task_that_is_read_and_written_back_is_unchanged(exam_manager: ExamManager) -> None:
+def test_a_task_that_is_read_and_written_back_is_unchanged(exam_manager):
     token = exam_manager.token
     task = get_task(exam_manager.task_id, token)
     assert set_task(exam_manager.task_id, task, token) == task
 
 
 @each(CALLS)
-def test_an_expired_token_is_a_401(exam_manager: ExamManager, call: Call) -> None:
+def test_an_expired_token_is_a_401(exam_manager, call):
     assert call.fails(401, token=exam_manager.expired_token) == "Invalid token."
 
 
@@ -83,20 +81,18 @@ def test_an_expired_token_is_a_401(exam_manager: ExamManager, call: Call) -> Non
     ],
 )
 def test_an_unknown_id_is_refused_as_the_exam_manager_says_it(
-    exam_manager: ExamManager, call: Call, record_id: str, status: int, why: str
-) -> None:
+    exam_manager, call, record_id, status, why
+):
     assert call.fails(status, record_id=record_id, token=exam_manager.token) == why
 
 
-def test_a_dag_task_is_a_400(exam_manager: ExamManager) -> None:
+def test_a_dag_task_is_a_400(exam_manager):
     why = GET_TASK.fails(400, record_id=exam_manager.dag_task_id, token=exam_manager.token)
     assert why == "it is not an acquisition task"
 
 
 @each(CALLS)
-def test_an_id_with_a_path_in_it_reaches_no_other_record(
-    exam_manager: ExamManager, call: Call
-) -> None:
+def test_an_id_with_a_path_in_it_reaches_no_other_record(exam_manager, call):
     held = (exam_manager.exams, exam_manager.tasks, exam_manager.results)
     before = [dict(records) for records in held]
     paths = [f"../{next(iter(exam_manager.exams))}", f"../task/{exam_manager.task_id}"]
@@ -111,9 +107,7 @@ def test_an_id_with_a_path_in_it_reaches_no_other_record(
     ("workflow_id", "why"),
     [(UNKNOWN, "workflow_id must be an existing id."), (None, "Task instance needs workflow_id.")],
 )
-def test_a_refused_update_says_why(
-    exam_manager: ExamManager, workflow_id: str | None, why: str
-) -> None:
+def test_a_refused_update_says_why(exam_manager, workflow_id, why):
     task = get_task(exam_manager.task_id, exam_manager.token)
     task.workflow_id = workflow_id
     arguments = {"record_id": exam_manager.task_id, "token": exam_manager.token, "payload": task}

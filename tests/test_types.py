@@ -43,5 +43,5 @@ def run(folder: Path, *command: str) -> None:
 
 
 @pytest.mark.parametrize("checker", ["mypy --strict", "basedpyright"])
-def test_a_caller_of_the_installed_wheel_is_type_checked(installed: Path, checker: str) -> None:
+def test_a_caller_of_the_installed_wheel_is_type_checked(installed, checker):
     run(installed, *checker.split(), "typed_caller.py")
