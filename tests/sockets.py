@@ -13,24 +13,9 @@ Answer = Callable[[socket.socket, bytes], None]
 
 
 class Server:
-    """A server on a free loopback port that passes each request to `answer`.
+    """A server on a loopback port; it notes each request whole, and passes it to `answer`."""
 
-    Attributes
-    ----------
-    url : str
-        Its address.
-    requests : list of bytes
-        The requests that arrived, whole.
-    connections : int
-        The connections that were accepted.
-    """
-
-    def __init__(
-        self,
-        answer: Answer,
-        port: int = 0,
-        wrap: Callable[[socket.socket], socket.socket] = lambda connection: connection,
-    ) -> None:
+    def __init__(self, answer: Answer, port: int = 0, wrap: Any = lambda plain: plain) -> None:
         self._answer = answer
         self._wrap = wrap
         self._listener = socket.create_server(("127.0.0.1", port), backlog=200)
@@ -46,10 +31,6 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self.hang_up()
-
-    def hang_up(self) -> None:
-        """Close every connection."""
         for connection in self._open:
             close(connection)
 

@@ -15,12 +15,10 @@ from calls import (
     GET_SEQUENCE,
     GET_TASK,
     PUTS,
-    SET_TASK,
     called,
     each,
     fail_at_once,
     task,
-    task_payload,
 )
 from sockets import Answer, Server, answer, close, reset
 
@@ -261,14 +259,6 @@ def test_a_sequence_of_many_pieces_is_whole(serve):
     lines = "".join(f"{number} 0.25 -1\n" for number in range(200_000))
     serve(sends(answer(200, {**GET_SEQUENCE.answer, "seq_file": lines}), then=quiet))
     assert GET_SEQUENCE().seq_file == lines
-
-
-def test_a_task_with_very_many_numbers_is_sent_whole(serve):
-    server = serve(sends(answer(200, task()), then=quiet))
-    payload = task_payload()
-    payload.results[0].meta = {"echo": [0.5] * 300_000}
-    SET_TASK(payload=payload)
-    assert server.requests[0].count(b"0.5") == 300_000
 
 
 def test_the_documented_limits_are_those_of_the_module():

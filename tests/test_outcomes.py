@@ -29,8 +29,6 @@ from calls import (
 )
 from test_requests import anything
 
-OTHERS = [call for call in CALLS if call not in GETS]
-
 
 def answered(call: Call, status: int, body: Any) -> Any:
     """Make the call, which is to fail; return the status and why it did."""
@@ -71,11 +69,6 @@ def test_any_other_status_is_a_502_that_names_it(call):
     for status in undocumented - {call.status}:
         why = answered(call, status, call.answer or {"detail": "no"})
         assert why == f"the exam manager answered {status}"
-
-
-def test_a_route_that_is_none_reads_otherwise_than_a_task_that_is_none():
-    whys = {answered(GET_TASK, 404, {"detail": why}) for why in ("Not Found", "No task")}
-    assert len(whys) == 2
 
 
 def test_a_list_of_problems_becomes_field_and_message_without_values():
