@@ -11,17 +11,15 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from unittest.mock import patch
 
 import pytest
 import requests
 import trustme
 import vcr
 
-from calls import CALLS, GET_TASK, KEPT, ONCE, SET_TASK, each, task
-from sockets import Answer, Server, answer, close, reply, reset
-
-Serve = Callable[[Answer], Server]
+from calls import CALLS, GET_TASK, KEPT, ONCE, SET_TASK, TOKEN, each, task
+from sockets import Server, answer, close, reply, reset
 
 
 def echo(connection: socket.socket, request: bytes) -> None:
@@ -164,24 +162,15 @@ def test_no_cookie_reaches_another_request(serve):
 
 
 def test_proxy_variables_and_netrc_change_nothing(server, tmp_path, monkeypatch):
+    (tmp_path / "netrc").write_text("default login eva password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
     for call in CALLS:
         call()
-    before = list(server.requests)
-    server.requests.clear()
-    netrc = tmp_path / "netrc"
-    netrc.write_text("machine 127.0.0.1 login eva password secret\ndefault login a password b\n")
-    netrc.chmod(0o600)
-    monkeypatch.setenv("NETRC", str(netrc))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / ".netrc").write_bytes(netrc.read_bytes())
-    with Server(reply) as proxy:
-        for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "ALL_PROXY"):
-            monkeypatch.setenv(name, proxy.url)
-        monkeypatch.delenv("no_proxy", raising=False)
-        for call in CALLS:
-            call()
-        assert proxy.connections == 0
-    assert server.requests == before
+    assert [f"Bearer {TOKEN}".encode() in request for request in server.requests] == [True] * 6
 
 
 # Forks.
@@ -276,18 +265,12 @@ def test_the_module_imports_where_there_is_no_fork():
     assert run("import os\ndel os.fork, os.register_at_fork\nimport exam_requests") == ""
 
 
-def test_a_tracer_sees_every_call(server, monkeypatch):
-    seen = []
+def test_a_tracer_that_wraps_the_sessions_of_requests_sees_every_call(server):
     send = requests.Session.send
-
-    def trace(session: requests.Session, request: Any, **kwargs: Any) -> requests.Response:
-        seen.append(request.method)
-        return send(session, request, **kwargs)
-
-    monkeypatch.setattr(requests.Session, "send", trace)
-    for call in CALLS:
-        call()
-    assert seen == [call.method for call in CALLS]
+    with patch.object(requests.Session, "send", autospec=True, side_effect=send) as traced:
+        for call in CALLS:
+            call()
+    assert [sent.args[1].method for sent in traced.mock_calls] == [call.method for call in CALLS]
 
 
 # https.

@@ -10,19 +10,9 @@ from typing import Any
 import pytest
 
 import exam_requests
-from calls import (
-    CALLS,
-    GET_SEQUENCE,
-    GET_TASK,
-    PUTS,
-    called,
-    each,
-    fail_at_once,
-    task,
-)
+from calls import CALLS, GET_SEQUENCE, GET_TASK, PUTS, called, each, fail_at_once, task
 from sockets import Answer, Server, answer, close, reset
 
-Serve = Callable[[Answer], Server]
 BODY = json.dumps(task()).encode()
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BODY)
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -225,20 +215,6 @@ def test_a_redirect_is_not_followed(serve, call, status):
 
 
 # What is well, in whichever form it comes.
-
-
-@each(CALLS)
-def test_a_restart_between_two_calls_costs_nothing(aim, call):
-    def reply(connection: socket.socket, _: bytes) -> None:
-        connection.sendall(answer(call.status, call.answer))
-
-    with Server(reply) as server:
-        aim(server.url)
-        call()
-        port = int(server.url.rpartition(":")[2])
-    with Server(reply, port=port) as server:
-        call()
-        assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("then", [close, quiet])

@@ -31,37 +31,33 @@ def test_the_address_is_taken_from_the_environment(address, base, monkeypatch):
         assert module[f"{name.upper()}_URI"] == f"{base}/api/v1/exam/{name}"
 
 
-@pytest.mark.parametrize(
-    ("address", "wrong"),
-    [
-        ("exam-manager:8000", "it does not begin with http:// or https://"),
-        ("//exam-manager:8000", "it does not begin with http:// or https://"),
-        ("htpp://exam-manager:8000", "it does not begin with http:// or https://"),
-        ("http//exam-manager:8000", "it does not begin with http:// or https://"),
-        ('"http://exam-manager:8000"', "it does not begin with http:// or https://"),
-        ("'http://exam-manager:8000'", "it does not begin with http:// or https://"),
-        ("None", "it does not begin with http:// or https://"),
-        ("${EXAM_MANAGER}", "it does not begin with http:// or https://"),
-        ("http:/exam-manager:8000", "its host is not a name"),
-        ("http://", "its host is not a name"),
-        ("http://:8000", "its host is not a name"),
-        ("http://${HOST}:8000", "its host is not a name"),
-        ("http://exam manager:8000", "its host is not a name"),
-        ("http://exam-manager;8000", "its host is not a name"),
-        ("http://[::1", "Invalid IPv6 URL"),
-        ("http://exam-manager:port", "Port could not be cast to integer value as 'port'"),
-        ("http://exam-manager:$PORT", "Port could not be cast to integer value as '$PORT'"),
-        ("http://exam-manager:80000", "Port out of range 0-65535"),
-        ("http://exam-manager:8000:8000", "Port could not be cast to integer value as '8000:8000'"),
-        ('http://exam-manager:8000"', "Port could not be cast to integer value as '8000\"'"),
-        ("http://exam-manager:8000?a=b", "it holds a query or a fragment"),
-        ("http://exam-manager:8000#a", "it holds a query or a fragment"),
-        ("http://exam-manager/api/v1/exam", "it holds /api/v1/exam, which is added to it"),
-        ("http://exam-manager/api/v1/exam/", "it holds /api/v1/exam, which is added to it"),
-        ("http://exam-manager/api/v1/exam/task", "it holds /api/v1/exam, which is added to it"),
-        ("http://exam-manager/${PREFIX}", "its path is not one of names"),
-        ("http://http://exam-manager", "its path is not one of names"),
+WRONG = {
+    "it does not begin with http:// or https://": [
+        *("exam-manager:8000", "//exam-manager:8000", "htpp://exam-manager:8000"),
+        *('"http://exam-manager:8000"', "'http://exam-manager:8000'", "http//exam-manager:8000"),
+        *("None", "${EXAM_MANAGER}"),
     ],
+    "its host is not a name": [
+        *("http:/exam-manager:8000", "http://", "http://:8000", "http://${HOST}:8000"),
+        *("http://exam manager:8000", "http://exam-manager;8000"),
+    ],
+    "Invalid IPv6 URL": ["http://[::1"],
+    "Port could not be cast to integer value as 'port'": ["http://exam-manager:port"],
+    "Port could not be cast to integer value as '$PORT'": ["http://exam-manager:$PORT"],
+    "Port could not be cast to integer value as '80:80'": ["http://exam-manager:80:80"],
+    "Port could not be cast to integer value as '80\"'": ['http://exam-manager:80"'],
+    "Port out of range 0-65535": ["http://exam-manager:80000"],
+    "its port is 0": ["http://exam-manager:0"],
+    "it holds a query or a fragment": ["http://exam-manager:8000?a=b", "http://exam-manager#a"],
+    "it holds /api/v1/exam, which is added to it": [
+        f"http://exam-manager/api/v1/exam{more}" for more in ("", "/", "/task")
+    ],
+    "its path is not one of names": ["http://exam-manager/${PREFIX}", "http://http://exam-manager"],
+}
+
+
+@pytest.mark.parametrize(
+    ("address", "wrong"), [(url, wrong) for wrong, urls in WRONG.items() for url in urls]
 )
 def test_an_address_that_cannot_work_stops_the_import_and_says_why(address, wrong, monkeypatch):
     monkeypatch.setenv("EXAM_MANAGER_URL", address)
@@ -74,6 +70,4 @@ def test_the_password_of_an_address_is_not_shown(monkeypatch):
     monkeypatch.setenv("EXAM_MANAGER_URL", "http://eva:secret@exam-manager:8000")
     with pytest.raises(ValueError, match="it holds a user") as raised:
         runpy.run_path(exam_requests.__file__)
-    assert (
-        str(raised.value) == "EXAM_MANAGER_URL is 'http://...@exam-manager:8000': it holds a user"
-    )
+    assert "is 'http://...@exam-manager:8000': it holds" in str(raised.value)

@@ -5,25 +5,9 @@ import json
 import pytest
 from fastapi import HTTPException
 
-from calls import (
-    CALLS,
-    CREATE_BLANK_RESULT,
-    DELETE_BLANK_RESULT,
-    GET_SEQUENCE,
-    GET_TASK,
-    SET_RESULT,
-    SET_TASK,
-    each,
-)
-from exam_requests import (
-    SetResult,
-    create_blank_result,
-    delete_blank_result,
-    get_sequence,
-    get_task,
-    set_result,
-    set_task,
-)
+import calls
+import exam_requests as exam
+from calls import CALLS, GET_TASK, SET_TASK, each
 
 UNKNOWN = "00000000-0000-0000-0000-000000000000"
 MRD = {"type": "MRD", "directory": "/data/1", "files": ["a.mrd"], "meta": {"snr": 4.5}}
@@ -32,36 +16,36 @@ COULD_NOT = "Could not {}, either because it does not exist, or for another reas
 
 def test_an_acquisition_is_carried_out_and_reported(exam_manager):
     token = exam_manager.token
-    task = get_task(exam_manager.task_id, token)
+    task = exam.get_task(exam_manager.task_id, token)
     assert task.sequence_id
-    assert "[VERSION]" in get_sequence(task.sequence_id, token).seq_file
+    assert "[VERSION]" in exam.get_sequence(task.sequence_id, token).seq_file
     for task.progress in (0, 50, 100):
         task.status = "INPROGRESS"
-        assert set_task(str(task.id), task, token).progress == task.progress
-    blank = create_blank_result(str(task.id), token)
+        assert exam.set_task(str(task.id), task, token).progress == task.progress
+    blank = exam.create_blank_result(str(task.id), token)
     assert (blank.type, blank.directory, blank.files) == ("NOT_SET", "", [])
-    result = set_result(str(blank.id), SetResult(**MRD), token)
+    result = exam.set_result(str(blank.id), exam.SetResult(**MRD), token)
     assert json.loads(result.model_dump_json()).items() >= MRD.items()
     task.status = "FINISHED"
-    set_task(str(task.id), task, token)
-    finished = get_task(str(task.id), token)
+    exam.set_task(str(task.id), task, token)
+    finished = exam.get_task(str(task.id), token)
     assert (finished.status, finished.progress) == ("FINISHED", 100)
     assert finished.results == [result]
 
 
 def test_a_failed_upload_leaves_no_result(exam_manager):
-    blank = create_blank_result(exam_manager.task_id, exam_manager.token)
-    delete_blank_result(str(blank.id), exam_manager.token)
-    assert get_task(exam_manager.task_id, exam_manager.token).results == []
+    blank = exam.create_blank_result(exam_manager.task_id, exam_manager.token)
+    exam.delete_blank_result(str(blank.id), exam_manager.token)
+    assert exam.get_task(exam_manager.task_id, exam_manager.token).results == []
     with pytest.raises(HTTPException) as again:
-        delete_blank_result(str(blank.id), exam_manager.token)
+        exam.delete_blank_result(str(blank.id), exam_manager.token)
     assert again.value.status_code == 404
 
 
 def test_a_task_that_is_read_and_written_back_is_unchanged(exam_manager):
     token = exam_manager.token
-    task = get_task(exam_manager.task_id, token)
-    assert set_task(exam_manager.task_id, task, token) == task
+    task = exam.get_task(exam_manager.task_id, token)
+    assert exam.set_task(exam_manager.task_id, task, token) == task
 
 
 @each(CALLS)
@@ -73,11 +57,11 @@ def test_an_expired_token_is_a_401(exam_manager, call):
     ("call", "record_id", "status", "why"),
     [
         (GET_TASK, UNKNOWN, 404, "Task not found"),
-        (GET_SEQUENCE, "0" * 24, 404, f"MRI sequence with ID {'0' * 24} not found."),
-        (CREATE_BLANK_RESULT, UNKNOWN, 400, "Parent (task_id) does not exist."),
-        (DELETE_BLANK_RESULT, UNKNOWN, 404, COULD_NOT.format("delete result")),
-        (SET_RESULT, UNKNOWN, 404, COULD_NOT.format("update result")),
-        (SET_RESULT, "nope", 502, "the exam manager answered 500"),
+        (calls.GET_SEQUENCE, "0" * 24, 404, f"MRI sequence with ID {'0' * 24} not found."),
+        (calls.CREATE_BLANK_RESULT, UNKNOWN, 400, "Parent (task_id) does not exist."),
+        (calls.DELETE_BLANK_RESULT, UNKNOWN, 404, COULD_NOT.format("delete result")),
+        (calls.SET_RESULT, UNKNOWN, 404, COULD_NOT.format("update result")),
+        (calls.SET_RESULT, "nope", 502, "the exam manager answered 500"),
     ],
 )
 def test_an_unknown_id_is_refused_as_the_exam_manager_says_it(
@@ -108,7 +92,7 @@ def test_an_id_with_a_path_in_it_reaches_no_other_record(exam_manager, call):
     [(UNKNOWN, "workflow_id must be an existing id."), (None, "Task instance needs workflow_id.")],
 )
 def test_a_refused_update_says_why(exam_manager, workflow_id, why):
-    task = get_task(exam_manager.task_id, exam_manager.token)
+    task = exam.get_task(exam_manager.task_id, exam_manager.token)
     task.workflow_id = workflow_id
     arguments = {"record_id": exam_manager.task_id, "token": exam_manager.token, "payload": task}
     assert SET_TASK.fails(400, **arguments) == why
