@@ -345,27 +345,34 @@ async def internal_server_error(request: Request, error: Exception) -> PlainText
 
 
 @contextmanager
-def running(port: int = 0, keep: bool = False) -> Iterator[ExamManager]:
-    """Run an exam manager on a loopback port: a free one, if `port` is 0."""
-    app = FastAPI(title="Exam manager", exception_handlers={ValueError: internal_server_error})
-    app.include_router(router)
+def serving(app: FastAPI, port: int = 0, ws: Any = "none") -> Iterator[str]:
+    """Serve an application on a loopback port: a free one, if `port` is 0."""
     config = uvicorn.Config(
-        app, lifespan="off", log_config=None, timeout_graceful_shutdown=1, ws="none"
+        app, lifespan="off", log_config=None, timeout_graceful_shutdown=1, ws=ws
     )
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", port)) as listener:
         # Its connections inherit this. Without it, an answer's body waits 40 ms for an ACK.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        app.state.manager = ExamManager(f"http://127.0.0.1:{listener.getsockname()[1]}", keep)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
             while thread.is_alive() and not server.started:
                 time.sleep(0.001)
-            yield app.state.manager
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
             thread.join()
+
+
+@contextmanager
+def running(port: int = 0, keep: bool = False) -> Iterator[ExamManager]:
+    """Run an exam manager on a loopback port: a free one, if `port` is 0."""
+    app = FastAPI(title="Exam manager", exception_handlers={ValueError: internal_server_error})
+    app.include_router(router)
+    with serving(app, port) as url:
+        app.state.manager = ExamManager(url, keep)
+        yield app.state.manager
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 import base64
 import json
 import logging
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,13 +13,13 @@ from unittest.mock import Mock
 
 import pytest
 import requests
-import uvicorn
 from fastapi import HTTPException
 from websockets.sync.client import ClientConnection, connect
 
 import exam_requests
 import handlers
 from calls import TOKEN, task
+from exam_manager import serving
 from sockets import answer
 
 DATA = b"what was measured\x00\xff"
@@ -34,24 +33,12 @@ UNKNOWN = "00000000-0000-0000-0000-000000000000"
 
 @contextmanager
 def running() -> Iterator[str]:
-    """Run the handlers; all of them have ended when this does."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        # As on a listener of uvicorn's own; else each answer may wait 40 ms for an ACK.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        config = uvicorn.Config(handlers.app, ws="websockets-sansio", log_config=None)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        try:
-            yield f"127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
+    with serving(handlers.app, ws="websockets-sansio") as url:
+        yield url.removeprefix("http://")
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """Run the handlers for all tests."""
     with running() as address:
         yield address
 
@@ -185,7 +172,7 @@ def test_a_malformed_message_is_answered_with_what_is_wrong_with_it(device, text
 def test_a_device_may_hang_up_before_it_is_answered(serve, caplog):
     arrived, hung_up = threading.Event(), threading.Event()
 
-    def late(connection: socket.socket, request: bytes) -> None:
+    def late(connection, request):
         arrived.set()
         assert hung_up.wait(5)
         connection.sendall(answer(200, task()))
@@ -224,7 +211,7 @@ def test_an_upload_that_is_not_recorded_is_undone_and_tells_the_first_error(
 def test_while_one_call_waits_another_request_is_answered(address, device, serve, slow):
     arrived, answered = threading.Event(), threading.Event()
 
-    def late(connection: socket.socket, request: bytes) -> None:
+    def late(connection, request):
         if b"slow" in request.partition(b"\r\n")[0]:
             arrived.set()
             answered.wait(3)

@@ -26,7 +26,7 @@ DOCUMENTED = "http://exam-manager:8000"
 def test_the_address_is_taken_from_the_environment(address, base, monkeypatch):
     if address is not None:
         monkeypatch.setenv("EXAM_MANAGER_URL", address)
-    module = runpy.run_path(exam_requests.__file__)
+    module = runpy.run_path(exam_requests.__file__, run_name="exam_requests")
     for name in ("task", "result", "sequence"):
         assert module[f"{name.upper()}_URI"] == f"{base}/api/v1/exam/{name}"
 
@@ -62,12 +62,12 @@ WRONG = {
 def test_an_address_that_cannot_work_stops_the_import_and_says_why(address, wrong, monkeypatch):
     monkeypatch.setenv("EXAM_MANAGER_URL", address)
     with pytest.raises(ValueError, match="EXAM_MANAGER_URL") as raised:
-        runpy.run_path(exam_requests.__file__)
+        runpy.run_path(exam_requests.__file__, run_name="exam_requests")
     assert str(raised.value) == f"EXAM_MANAGER_URL is {address.strip().rstrip('/')!r}: {wrong}"
 
 
 def test_the_password_of_an_address_is_not_shown(monkeypatch):
     monkeypatch.setenv("EXAM_MANAGER_URL", "http://eva:secret@exam-manager:8000")
     with pytest.raises(ValueError, match="it holds a user") as raised:
-        runpy.run_path(exam_requests.__file__)
+        runpy.run_path(exam_requests.__file__, run_name="exam_requests")
     assert "is 'http://...@exam-manager:8000': it holds" in str(raised.value)

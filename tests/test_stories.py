@@ -7,7 +7,7 @@ from fastapi import HTTPException
 
 import calls
 import exam_requests as exam
-from calls import CALLS, GET_TASK, SET_TASK, each
+from calls import CALLS, GET_TASK, each
 
 UNKNOWN = "00000000-0000-0000-0000-000000000000"
 MRD = {"type": "MRD", "directory": "/data/1", "files": ["a.mrd"], "meta": {"snr": 4.5}}
@@ -85,14 +85,3 @@ def test_an_id_with_a_path_in_it_reaches_no_other_record(exam_manager, call):
         with pytest.raises(HTTPException):
             call(path, token=exam_manager.token)
     assert [dict(records) for records in held] == before
-
-
-@pytest.mark.parametrize(
-    ("workflow_id", "why"),
-    [(UNKNOWN, "workflow_id must be an existing id."), (None, "Task instance needs workflow_id.")],
-)
-def test_a_refused_update_says_why(exam_manager, workflow_id, why):
-    task = exam.get_task(exam_manager.task_id, exam_manager.token)
-    task.workflow_id = workflow_id
-    arguments = {"record_id": exam_manager.task_id, "token": exam_manager.token, "payload": task}
-    assert SET_TASK.fails(400, **arguments) == why
