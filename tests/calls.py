@@ -20,16 +20,16 @@ PAYLOAD_VALUE = "a name that only the payload has"
 ANSWER_VALUE = "a name that only the answer has"
 
 
-def result(**fields: Any) -> dict[str, Any]:
+def result(**fields):
     """Return a result as the exam manager answers it."""
-    held: dict[str, Any] = dict(type="NOT_SET", directory="", files=[], meta=None)
+    held = dict(type="NOT_SET", directory="", files=[], meta=None)
     held |= dict(task_id=TASK_ID, id=RESULT_ID, datetime_created="2026-02-03T04:05:06.000007")
     return held | fields
 
 
-def task(**fields: Any) -> dict[str, Any]:
+def task(**fields):
     """Return an acquisition task as the exam manager answers it."""
-    held: dict[str, Any] = dict(name=ANSWER_VALUE, description="localizer", destination="")
+    held = dict(name=ANSWER_VALUE, description="localizer", destination="")
     held |= dict(task_type="ACQUISITION", status="NEW", progress=0, is_template=False, position=2)
     held |= dict(workflow_id="0d0e7b0a-2d7f-4f3c-8f59-6f6a2a1b0c33", device_id=None, id=TASK_ID)
     held |= dict(calibration=["frequency", "shims"], sequence_id=SEQUENCE_ID, creator="max")
@@ -41,20 +41,20 @@ def task(**fields: Any) -> dict[str, Any]:
     return held | fields
 
 
-def sequence(**fields: Any) -> dict[str, Any]:
+def sequence(**fields):
     """Return a sequence as the exam manager answers it."""
-    held: dict[str, Any] = dict(name=ANSWER_VALUE, description="", sequence_type="gre", tags=["a"])
+    held = dict(name=ANSWER_VALUE, description="", sequence_type="gre", tags=["a"])
     held |= dict(_id=SEQUENCE_ID, created_at="2026-02-03T04:05:06.007000", updated_at=None)
     held |= dict(seq_file="# Pulseq\n[VERSION]\nmajor 1\n", seq_file_extension=".seq")
     return held | dict(xml_file="<ismrmrdHeader/>", xml_file_extension=".xml") | fields
 
 
-def task_payload() -> exam_requests.AcquisitionTaskOut:
+def task_payload():
     """Return a task to send."""
     return exam_requests.AcquisitionTaskOut.model_validate(task(name=PAYLOAD_VALUE))
 
 
-def result_payload() -> exam_requests.SetResult:
+def result_payload():
     """Return a result to send."""
     fields = {"type": "MRD", "directory": PAYLOAD_VALUE, "files": ["a.mrd"], "meta": {"snr": 4.5}}
     return exam_requests.SetResult.model_validate(fields)
@@ -74,23 +74,19 @@ class Call:
     what: str
     payload: Callable[[], Any] | None = None
 
-    def url(self, record_id: str | None = None) -> str:
+    def url(self, record_id=None):
         """Return the URL that the call is to be sent to."""
         return EXAM_URI + self.path + (self.record_id if record_id is None else record_id)
 
-    def __call__(self, record_id: Any = ..., token: str = TOKEN, payload: Any = ...) -> Any:
+    def __call__(self, record_id=..., token=TOKEN, payload=...):
         """Make the call."""
-        arguments: list[Any] = [self.record_id if record_id is ... else record_id]
+        arguments = [self.record_id if record_id is ... else record_id]
         if self.payload:
             arguments.append(self.payload() if payload is ... else payload)
         return getattr(exam_requests, self.function)(*arguments, token)
 
-    def fails(self, status: int, **arguments: Any) -> str:
-        """Make the call, which is to fail with `status`; return why it did, by its detail.
-
-        Whatever failed: no token and no value of a payload or an answer may stand in
-        the detail, in the log of any library, or in the traceback.
-        """
+    def fails(self, status, **arguments):
+        """Make the call, which is to fail with this status and to tell no secret; return why."""
         with pytest.raises(HTTPException) as raised:
             self(**arguments)
         error = raised.value
@@ -100,11 +96,9 @@ class Call:
         assert why
         assert error.detail.isprintable()
         assert len(error.detail) < 600
-        bearer = {"WWW-Authenticate": "Bearer"}
-        assert error.headers == (bearer if status == 401 else None)
+        assert error.headers == ({"WWW-Authenticate": "Bearer"} if status == 401 else None)
+        assert error.__cause__ is error.__context__ is None
         told = [str(error), repr(error), self.log.text, "".join(traceback.format_exception(error))]
-        assert error.__cause__ is None
-        assert error.__context__ is None
         for secret in (arguments.get("token"), TOKEN, PAYLOAD_VALUE, ANSWER_VALUE):
             if isinstance(secret, str) and len(secret) > 20:
                 assert not any(secret in text for text in told)
@@ -136,19 +130,19 @@ ONCE = [call for call in CALLS if call not in KEPT]
 RECORDS = [call for call in CALLS if call.answer]
 
 
-def called(request: bytes) -> Call:
+def called(request):
     """Tell which call a request on the wire is of."""
     method, target, _ = request.decode("latin-1").split(" ", 2)
     path = target.removeprefix("/api/v1/exam")
     return next(call for call in CALLS if call.method == method and path.startswith(call.path))
 
 
-def fail_at_once(status: int) -> set[str]:
+def fail_at_once(status):
     """Make the calls at the same time, which are all to fail; return why they did."""
     with ThreadPoolExecutor(len(CALLS)) as threads:
         return set(threads.map(lambda call: call.fails(status), CALLS))
 
 
-def each(calls: list[Call]) -> pytest.MarkDecorator:
+def each(calls):
     """Run a test for each of some calls."""
     return pytest.mark.parametrize("call", calls, ids=lambda call: call.function)

@@ -3,7 +3,6 @@
 import copy
 import logging
 import os
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -15,11 +14,11 @@ os.environ.pop("EXAM_MANAGER_URL", None)  # The tests have exam managers of thei
 
 import exam_requests  # noqa: E402
 from calls import Call
-from sockets import Answer, Server, reply
+from sockets import Server, reply
 
 
 @pytest.fixture(autouse=True)
-def fresh_session(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def fresh_session(monkeypatch):
     """Give each test connections of its own."""
     session = exam_requests._Session()
     monkeypatch.setattr(exam_requests, "_sessions", [session])
@@ -28,24 +27,24 @@ def fresh_session(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def log(caplog, monkeypatch):
     """Let each call that fails look for secrets in the log."""
     caplog.set_level(logging.DEBUG)
     monkeypatch.setattr(Call, "log", caplog, raising=False)
 
 
 @pytest.fixture
-def mock() -> Iterator[responses.RequestsMock]:
+def mock():
     """Mock the exam manager: what a test expects must be asked for, and nothing else."""
     with responses.RequestsMock() as mock:
         yield mock
 
 
 @pytest.fixture
-def aim(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def aim(monkeypatch):
     """Direct the calls to another address."""
 
-    def at(url: str) -> None:
+    def at(url):
         for name in ("task", "result", "sequence"):
             monkeypatch.setattr(exam_requests, f"{name.upper()}_URI", f"{url}/api/v1/exam/{name}")
 
@@ -53,11 +52,11 @@ def aim(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 
 @pytest.fixture
-def serve(aim: Callable[[str], None]) -> Iterator[Callable[[Answer], Server]]:
+def serve(aim):
     """Start servers on real sockets; the calls go to the one that was started last."""
     with ExitStack() as stack:
 
-        def start(answer: Answer) -> Server:
+        def start(answer):
             server = stack.enter_context(Server(answer))
             aim(server.url)
             return server
@@ -66,13 +65,13 @@ def serve(aim: Callable[[str], None]) -> Iterator[Callable[[Answer], Server]]:
 
 
 @pytest.fixture
-def server(serve: Callable[[Answer], Server]) -> Server:
+def server(serve):
     """Run a server that answers each call as documented."""
     return serve(reply)
 
 
 @pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
+def short(monkeypatch):
     """Shorten the time limits to tenths of a second."""
     monkeypatch.setattr(exam_requests, "_CONNECT_SECONDS", 0.2)
     monkeypatch.setattr(exam_requests, "_WAIT_SECONDS", 0.2)
@@ -80,16 +79,14 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def running_exam_manager() -> Iterator[example.ExamManager]:
+def running_exam_manager():
     """Run the exam manager of the examples."""
     with example.running() as manager:
         yield manager
 
 
 @pytest.fixture
-def exam_manager(
-    running_exam_manager: example.ExamManager, aim: Callable[[str], None]
-) -> Iterator[example.ExamManager]:
+def exam_manager(running_exam_manager, aim):
     """Direct the calls to the exam manager of the examples; its records are as at its start."""
     records = copy.deepcopy(vars(running_exam_manager))
     aim(running_exam_manager.url)

@@ -4,8 +4,8 @@ import json
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
-from typing import Any, Self
 
 from calls import called
 
@@ -15,26 +15,26 @@ Answer = Callable[[socket.socket, bytes], None]
 class Server:
     """A server on a loopback port; it notes each request whole, and passes it to `answer`."""
 
-    def __init__(self, answer: Answer, port: int = 0, wrap: Any = lambda plain: plain) -> None:
+    def __init__(self, answer, port=0, wrap=lambda plain: plain):
         self._answer = answer
         self._wrap = wrap
         self._listener = socket.create_server(("127.0.0.1", port), backlog=200)
-        self._open: list[socket.socket] = []
+        self._open = []
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self.requests: list[bytes] = []
+        self.requests = []
         self.connections = 0
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_):
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for connection in self._open:
             close(connection)
 
-    def _accept(self) -> None:
+    def _accept(self):
         while True:
             try:
                 connection, _ = self._listener.accept()
@@ -43,7 +43,7 @@ class Server:
             self.connections += 1
             threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
 
-    def _converse(self, connection: socket.socket) -> None:
+    def _converse(self, connection):
         try:
             connection = self._wrap(connection)
             self._open.append(connection)
@@ -56,7 +56,7 @@ class Server:
             connection.close()
 
 
-def receive(connection: socket.socket) -> bytes:
+def receive(connection):
     """Receive one request; empty when the client has closed."""
     request = b""
     while b"\r\n\r\n" not in request:
@@ -73,20 +73,20 @@ def receive(connection: socket.socket) -> bytes:
     return head + b"\r\n\r\n" + body
 
 
-def answer(status: int, body: Any = None, *headers: str) -> bytes:
+def answer(status, body=None, *headers):
     """Return an answer with a JSON body."""
     text = b"" if body is None else json.dumps(body).encode()
     lines = [f"HTTP/1.1 {status} Reason", f"Content-Length: {len(text)}", *headers, "", ""]
     return "\r\n".join(lines).encode() + text
 
 
-def reply(connection: socket.socket, request: bytes) -> None:
+def reply(connection, request):
     """Answer each call as documented."""
     call = called(request)
     connection.sendall(answer(call.status, call.answer))
 
 
-def close(connection: socket.socket) -> None:
+def close(connection):
     """Close a connection, also under a thread that waits for it."""
     try:
         connection.shutdown(socket.SHUT_RDWR)
@@ -95,7 +95,8 @@ def close(connection: socket.socket) -> None:
     connection.close()
 
 
-def reset(connection: socket.socket) -> None:
+def reset(connection):
     """Close a connection with a reset instead of an orderly end."""
+    time.sleep(0.05)  # What has been sent is to arrive.
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()

@@ -1,14 +1,12 @@
 """What the calls share, and what they do not: connections, threads, forks, users, settings."""
 
 import os
-import socket
 import ssl
 import subprocess
 import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest.mock import patch
@@ -22,13 +20,13 @@ from calls import CALLS, GET_TASK, KEPT, ONCE, SET_TASK, TOKEN, each, task
 from sockets import Server, answer, close, reply, reset
 
 
-def echo(connection: socket.socket, request: bytes) -> None:
+def echo(connection, request):
     """Answer with a task whose name is the token."""
     _, _, token = request.partition(b"Bearer ")
     connection.sendall(answer(200, task(name=token.split(b"\r\n")[0].decode())))
 
 
-def run(script: str, *flags: str, url: str = "") -> str:
+def run(script, *flags, url=""):
     """Run a script in an interpreter of its own; return what it printed, which must be no error."""
     code = "import sys\nsys.path[:0] = " + repr(sys.path) + "\n" + textwrap.dedent(script)
     command = [sys.executable, *flags, "-c", code]
@@ -62,7 +60,7 @@ def test_a_post_and_a_delete_have_connections_of_their_own(server, call):
 @pytest.mark.parametrize("end", [close, reset])
 @each(KEPT)
 def test_a_get_and_a_put_are_repeated_once_where_no_answer_began(serve, call, end):
-    def at_second_sight(connection: socket.socket, request: bytes) -> None:
+    def at_second_sight(connection, request):
         if len(server.requests) == 2:
             end(connection)
         else:
@@ -84,7 +82,7 @@ def test_a_post_or_a_delete_is_never_sent_twice(serve, call, end):
 
 
 @pytest.fixture
-def service() -> Iterator[str]:
+def service():
     """Run uvicorn in a process of its own, with a shorter limit for idle connections."""
     command = [sys.executable, Path(__file__).with_name("service.py")]
     environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -119,7 +117,7 @@ def test_no_call_fails_where_the_service_hangs_up_on_idle_connections(service):
 
 @pytest.mark.parametrize("status", [102, 103, 204, 304])
 def test_what_comes_after_an_answer_without_a_body_is_no_answer_to_another_user(serve, status):
-    def late(connection: socket.socket, request: bytes) -> None:
+    def late(connection, request):
         if b"Bearer max" in request:
             connection.sendall(f"HTTP/1.1 {status} Reason\r\n\r\n".encode())
             time.sleep(0.1)
@@ -139,7 +137,7 @@ def test_every_answer_belongs_to_its_caller(serve, size, caplog):
     server = serve(echo)
     together = threading.Barrier(size)
 
-    def work(user: int) -> bool:
+    def work(user):
         together.wait()
         return all(GET_TASK(token=f"user-{user}").name == f"user-{user}" for _ in range(20))
 
@@ -151,7 +149,7 @@ def test_every_answer_belongs_to_its_caller(serve, size, caplog):
 
 
 def test_no_cookie_reaches_another_request(serve):
-    def set_cookie(connection: socket.socket, _: bytes) -> None:
+    def set_cookie(connection, _):
         connection.sendall(answer(200, task(), "Set-Cookie: session=max; Path=/"))
 
     server = serve(set_cookie)
@@ -180,9 +178,9 @@ FORK = "-Wignore:This process:DeprecationWarning"
 
 
 def test_a_forked_worker_shares_no_connection_with_its_parent():
-    ports: list[int] = []
+    ports = []
 
-    def note(connection: socket.socket, request: bytes) -> None:
+    def note(connection, request):
         ports.append(connection.getpeername()[1])
         reply(connection, request)
 
@@ -277,14 +275,11 @@ def test_a_tracer_that_wraps_the_sessions_of_requests_sees_every_call(server):
 
 
 @pytest.fixture
-def authority() -> trustme.CA:
-    """Return an authority that nobody trusts yet."""
-    return trustme.CA()
-
-
-@pytest.fixture
-def secure(authority: trustme.CA, aim: Callable[[str], None]) -> Iterator[Server]:
-    """Run a server that speaks https."""
+def secure(aim, tmp_path, monkeypatch):
+    """Run a server that speaks https, with a certificate that is trusted."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(bundle := str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", bundle)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("localhost").configure_cert(context)
     with Server(reply, wrap=lambda plain: context.wrap_socket(plain, server_side=True)) as server:
@@ -292,16 +287,8 @@ def secure(authority: trustme.CA, aim: Callable[[str], None]) -> Iterator[Server
         yield server
 
 
-@pytest.fixture
-def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trust the authority."""
-    bundle = tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(str(bundle))
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
-
-
 @each(CALLS)
-def test_an_https_service_is_verified_with_requests_ca_bundle(secure, trusted, call):
+def test_an_https_service_is_verified_with_requests_ca_bundle(secure, call):
     call()
     call()
     assert len(secure.requests) == 2
@@ -324,7 +311,7 @@ def test_a_certificate_that_is_not_trusted_is_a_503_and_nothing_is_sent(
     assert not secure.requests
 
 
-def test_a_certificate_for_another_name_is_a_503(secure, trusted, aim):
+def test_a_certificate_for_another_name_is_a_503(secure, aim):
     aim(f"https://127.0.0.1:{secure.url.rpartition(':')[2]}")
     assert "certificate is not valid for '127.0.0.1'" in GET_TASK.fails(503)
 

@@ -6,12 +6,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
 
-from exam_manager import ExamManager
 from exam_models import AcquisitionTaskOut, MRISequenceOut
 
 COMMAND = [sys.executable, str(Path(__file__).parents[1] / "examples" / "exam_manager.py")]
@@ -26,11 +24,11 @@ Ask = Callable[..., requests.Response]
 
 
 @pytest.fixture
-def ask(exam_manager: ExamManager) -> Ask:
+def ask(exam_manager):
     """Send a request, of a whole task or result with the changes that are given."""
     ids = dict(vars(exam_manager))
 
-    def send(method: str, path: str, body: Any = None, token: Any = exam_manager.token) -> Any:
+    def send(method, path, body=None, token=exam_manager.token):
         url = f"{exam_manager.url}/api/v1/exam{path.format(**ids)}"
         headers = {"Authorization": token and f"Bearer {token}", "Content-Type": "application/json"}
         if isinstance(body, dict):

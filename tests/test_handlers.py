@@ -4,78 +4,71 @@ import base64
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import pytest
 import requests
 from fastapi import HTTPException
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
 
 import exam_requests
 import handlers
 from calls import TOKEN, task
 from exam_manager import serving
 from sockets import answer
+from test_exam_manager import NEVER
 
 DATA = b"what was measured\x00\xff"
-FIELDS: dict[str, dict[str, Any]] = {
+FIELDS = {
     "start": {},
     "progress": {"progress": 42},
     "upload": {"data": base64.b64encode(DATA).decode()},
 }
-UNKNOWN = "00000000-0000-0000-0000-000000000000"
 
 
 @contextmanager
-def running() -> Iterator[str]:
+def running():
     with serving(handlers.app, ws="websockets-sansio") as url:
         yield url.removeprefix("http://")
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def address():
     with running() as address:
         yield address
 
 
 @pytest.fixture
-def device(address: str) -> Iterator[ClientConnection]:
-    """Connect as a device."""
+def device(address):
     with connect(f"ws://{address}/device") as connection:
         yield connection
 
 
 @pytest.fixture(autouse=True)
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let the handlers store what was measured in a directory of the test."""
+def data(tmp_path, monkeypatch):
     monkeypatch.setattr(handlers, "DATA_DIRECTORY", tmp_path / "data")
     return tmp_path / "data"
 
 
-def read_task(address: str, task_id: str, token: str) -> requests.Response:
-    """Call the plain `def` endpoint."""
+def read_task(address, task_id, token):
     headers = {"Authorization": f"Bearer {token}"}
     return requests.get(f"http://{address}/tasks/{task_id}", headers=headers, timeout=10)
 
 
-def post_result(address: str, task_id: str, token: str) -> requests.Response:
-    """Call the `async def` endpoint."""
+def post_result(address, task_id, token):
     url, headers = f"http://{address}/tasks/{task_id}/results", {"Authorization": f"Bearer {token}"}
     return requests.post(url, DATA, headers=headers, timeout=10)
 
 
-def message(command: str, task_id: str, token: str, **fields: Any) -> str:
-    """Return a message of a device."""
+def message(command, task_id, token, **fields):
     common = {"command": command, "task_id": task_id, "user_access_token": token}
     return json.dumps({**common, **FIELDS[command], **fields})
 
 
-def ask(device: ClientConnection, text: str | bytes) -> Any:
+def ask(device, text):
     """Send a message and receive the answer to it, and see that the connection stays open."""
     device.send(text)
     received = json.loads(device.recv(timeout=10))
@@ -100,9 +93,9 @@ def test_an_async_def_endpoint_stores_a_result(address, exam_manager, data):
 
 def test_an_error_reaches_the_http_client(address, exam_manager):
     for call, task_id, status, detail in [
-        (read_task, UNKNOWN, 404, "Task not found"),
+        (read_task, NEVER, 404, "Task not found"),
         (read_task, exam_manager.dag_task_id, 400, "it is not an acquisition task"),
-        (post_result, UNKNOWN, 400, "Parent (task_id) does not exist."),
+        (post_result, NEVER, 400, "Parent (task_id) does not exist."),
     ]:
         response = call(address, task_id, exam_manager.token)
         assert response.status_code == status
@@ -140,7 +133,7 @@ def test_a_device_uploads_what_it_measured_but_does_not_say_where_to(device, exa
 
 def test_an_error_is_one_feedback_message(device, exam_manager):
     for command, task_id, token, status, detail in [
-        ("start", UNKNOWN, exam_manager.token, 404, "Task not found"),
+        ("start", NEVER, exam_manager.token, 404, "Task not found"),
         ("start", exam_manager.dag_task_id, exam_manager.token, 400, "not an acquisition task"),
         ("progress", "..", exam_manager.token, 404, "the id names nothing"),
         ("progress", exam_manager.task_id, exam_manager.expired_token, 401, "Invalid token."),
@@ -180,7 +173,7 @@ def test_a_device_may_hang_up_before_it_is_answered(serve, caplog):
     serve(late)
     with running() as address:
         with connect(f"ws://{address}/device") as device:
-            device.send(message("progress", UNKNOWN, TOKEN))
+            device.send(message("progress", NEVER, TOKEN))
             assert arrived.wait(5)
         hung_up.set()
     assert [record for record in caplog.records if record.levelno > logging.INFO] == []
@@ -207,26 +200,23 @@ def test_an_upload_that_is_not_recorded_is_undone_and_tells_the_first_error(
     assert len(exam_manager.results) == deletion_fails
 
 
-@pytest.mark.parametrize("slow", ["def", "async def", "WebSocket"])
-def test_while_one_call_waits_another_request_is_answered(address, device, serve, slow):
-    arrived, answered = threading.Event(), threading.Event()
+def test_while_calls_wait_another_request_is_answered(address, device, serve):
+    arrived, answered = threading.Barrier(4), threading.Event()
 
     def late(connection, request):
         if b"slow" in request.partition(b"\r\n")[0]:
-            arrived.set()
-            answered.wait(3)
+            arrived.wait(5)
+            answered.wait(5)
         connection.sendall(answer(404, {"detail": "Task not found"}))
 
     serve(late)
-    calls: dict[str, Callable[[], Any]] = {
-        "def": lambda: read_task(address, "slow", TOKEN),
-        "async def": lambda: post_result(address, "slow", TOKEN),
-        "WebSocket": lambda: ask(device, message("start", "slow", TOKEN)),
-    }
     with ThreadPoolExecutor() as threads:
-        waiting = threads.submit(calls[slow])
-        assert arrived.wait(5)
+        waiting = [
+            threads.submit(read_task, address, "slow", TOKEN),
+            threads.submit(post_result, address, "slow", TOKEN),
+            threads.submit(ask, device, message("start", "slow", TOKEN)),
+        ]
+        arrived.wait(5)
         assert read_task(address, "quick", TOKEN).status_code == 404
-        assert not waiting.done()
+        assert not any(call.done() for call in waiting)
         answered.set()
-        waiting.result(5)

@@ -53,7 +53,7 @@ def test_the_names_and_the_values_of_the_enumerations_are_scanhubs():
         if isinstance(kind, type) and issubclass(kind, Enum) and kind is not Enum
     }
 
-    def same(*names: str) -> dict[str, str]:
+    def same(*names):
         return {name: name for name in names}
 
     assert enumerations == {

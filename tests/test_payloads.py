@@ -7,7 +7,6 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -18,26 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, field_validator
 
-from calls import (
-    GET_TASK,
-    PAYLOAD_VALUE,
-    PUTS,
-    RESULT_ID,
-    SET_RESULT,
-    SET_TASK,
-    TASK_ID,
-    Call,
-    each,
-    result,
-    result_payload,
-    task,
-    task_payload,
-)
+from calls import GET_TASK, PAYLOAD_VALUE, PUTS, SET_RESULT, SET_TASK, TASK_ID, each, result, task
 from exam_requests import AcquisitionTaskOut, ResultOut, SetResult
 from test_requests import anything
 
 
-def sent(call: Call, payload: Any) -> Any:
+def sent(call, payload):
     """Make the call; return what it sends."""
     with responses.RequestsMock() as mock:
         mock.put(call.url(), json=call.answer)
@@ -45,27 +30,23 @@ def sent(call: Call, payload: Any) -> Any:
         return json.loads(mock.calls[0].request.body)
 
 
-def refused(call: Call, payload: Any) -> str:
+def refused(call, payload):
     """Make the call, which is to be refused unsent; return why."""
     with responses.RequestsMock():
         return call.fails(422, payload=payload)
 
 
-def with_meta(value: Any) -> SetResult:
+def with_meta(value):
     """Return a payload that has a value in its meta data."""
     return SetResult(type="MRD", directory="/d", meta={"value": value})
 
 
 class Coil(Enum):
-    """An enumeration of a handler's own."""
-
     HEAD = "head"
 
 
 @dataclass
 class Voxel:
-    """A data class of a handler's own."""
-
     size: float
     file: Path
 
@@ -80,7 +61,7 @@ class Voxel:
         ([{1}, frozenset({2}), (3, (4,))], [[1], [2], [3, [4]]]),
         (b"UTF-8: \xc3\xa9", "UTF-8: é"),
         (Voxel(0.5, Path("/a")), {"size": 0.5, "file": "/a"}),
-        (SetResult(type="NOT_SET", directory=""), result_fields := {"type": "NOT_SET"}),
+        (SetResult(**(fields := dict(type="MRD", directory="", files=[], meta={}))), fields),
         ([date(2026, 2, 3), datetime(2026, 2, 3, 4, 5)], ["2026-02-03", "2026-02-03T04:05:00"]),
         ([Decimal("1.50"), timedelta(seconds=90)], ["1.50", "PT1M30S"]),
         ([np.float64(0.5), np.str_("a")], [0.5, "a"]),
@@ -93,19 +74,11 @@ def test_what_a_handler_puts_into_meta_arrives_as_from_scanhubs_own_client(value
     payload = with_meta(value)
     got = sent(SET_RESULT, payload)
     assert got == json.loads(json.dumps(payload, default=jsonable_encoder))
-    if arrives is result_fields:
-        assert got["meta"]["value"].items() >= arrives.items()
-    else:
-        assert got["meta"]["value"] == (value if arrives is ... else arrives)
+    assert got["meta"]["value"] == (value if arrives is ... else arrives)
 
 
 json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    # What UTF-8 can hold: all but the surrogates.
-    | st.text(),
+    st.from_type(None | bool | int | str) | st.floats(allow_nan=False, allow_infinity=False),
     lambda values: st.lists(values, max_size=4) | st.dictionaries(st.text(), values, max_size=4),
     max_leaves=12,
 )
@@ -116,7 +89,7 @@ json_values = st.recursive(
 def test_meta_goes_out_and_comes_back_as_it_is(meta):
     with responses.RequestsMock() as mock:
         mock.put(SET_RESULT.url(), json=result(meta=meta))
-        payload = result_payload()
+        payload = SET_RESULT.payload()
         payload.meta = meta
         payload.files = list(meta)
         got = SET_RESULT(payload=payload)
@@ -162,18 +135,18 @@ def test_a_value_that_holds_itself_is_a_422():
 
 
 def test_a_value_too_deep_for_the_exam_manager_is_a_422():
-    value: Any = 1
+    value = 1
     for _ in range(300):
         value = [value]
     assert "JSON cannot hold this list" in refused(SET_RESULT, with_meta(value))
 
 
 def test_fields_and_nested_fields_are_checked_as_well():
-    payload = task_payload()
+    payload = SET_TASK.payload()
     payload.acquisition_parameter.fov_offset.x = math.nan
     why = refused(SET_TASK, payload)
     assert why == "acquisition_parameter.fov_offset.x: JSON cannot hold NaN or an infinity"
-    payload = task_payload()
+    payload = SET_TASK.payload()
     payload.later = {"nested": [np.float32(1)]}
     assert refused(SET_TASK, payload) == "later.nested.0: JSON cannot hold this float32"
 
@@ -182,8 +155,6 @@ def test_fields_and_nested_fields_are_checked_as_well():
     ("field", "value", "why"),
     [
         ("progress", "abc", "progress: Input should be a valid integer"),
-        ("progress", 4.5, "progress: Input should be a valid integer"),
-        ("progress", None, "progress: Input should be a valid integer"),
         ("name", None, "name: Input should be a valid string"),
         ("status", PAYLOAD_VALUE, "status: Input should be 'NEW', 'UPDATED', 'STARTED', "),
         ("device_id", PAYLOAD_VALUE, "device_id: Input should be a valid UUID"),
@@ -194,7 +165,7 @@ def test_fields_and_nested_fields_are_checked_as_well():
     ],
 )
 def test_a_field_that_was_assigned_what_it_cannot_be_is_a_422_that_names_it(field, value, why):
-    payload = task_payload()
+    payload = SET_TASK.payload()
     setattr(payload, field, value)
     assert refused(SET_TASK, payload).startswith(why)
 
@@ -216,14 +187,14 @@ def test_what_a_payloads_own_code_raises_is_a_422():
     class Strict(SetResult):
         @field_validator("directory")
         @classmethod
-        def refuse(cls, value: str) -> str:
+        def refuse(cls, value):
             raise error
 
     for error, why in (
         (ValueError(f"no, {PAYLOAD_VALUE}"), "directory: Value error"),
         (RuntimeError(PAYLOAD_VALUE), "payload: JSON cannot hold this dict"),
     ):
-        payload = Strict.model_construct(**result_payload().model_dump())
+        payload = Strict.model_construct(**SET_RESULT.payload().model_dump())
         assert refused(SET_RESULT, payload) == why
 
 
@@ -246,7 +217,7 @@ NEWER = {"later": {"x": [1, {"y": None}]}, "other": "text"}
 META = {"é": [1, 0.1 + 0.2, 10**400, {"nul": "\x00", "deep": [[[None, True]]]}], "7": {}}
 
 
-def everywhere(record: Any) -> Any:
+def everywhere(record):
     """Add fields that are newer than the models to a record and to all records in it."""
     if isinstance(record, dict):
         return {key: everywhere(value) for key, value in record.items()} | NEWER
@@ -255,7 +226,7 @@ def everywhere(record: Any) -> Any:
 
 @pytest.mark.parametrize("numbers", [1, 300_000])
 def test_a_task_that_is_read_changed_and_written_back_loses_no_field(mock, numbers):
-    held = everywhere(task(device_id=RESULT_ID, datetime_updated="2026-02-03T04:05:07"))
+    held = everywhere(task(device_id=TASK_ID, datetime_updated="2026-02-03T04:05:07"))
     held["results"][0]["meta"] = META | {"echo": [0.5] * numbers}
     mock.get(SET_TASK.url(), json=held)
     mock.put(SET_TASK.url(), json=held | {"progress": 42})

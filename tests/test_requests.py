@@ -9,7 +9,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from calls import CALLS, TASK_ID, TOKEN, each
-from sockets import Server
 
 anything = settings(
     deadline=None,
@@ -19,7 +18,7 @@ anything = settings(
 unicode = st.text(st.characters(exclude_categories=()))
 
 
-def head(server: Server) -> list[str]:
+def head(server):
     """Take the lines of the head of the one request that has arrived."""
     (request,) = server.requests
     server.requests.clear()

@@ -8,10 +8,7 @@ from fastapi import HTTPException
 import calls
 import exam_requests as exam
 from calls import CALLS, GET_TASK, each
-
-UNKNOWN = "00000000-0000-0000-0000-000000000000"
-MRD = {"type": "MRD", "directory": "/data/1", "files": ["a.mrd"], "meta": {"snr": 4.5}}
-COULD_NOT = "Could not {}, either because it does not exist, or for another reason."
+from test_exam_manager import COULD_NOT, MRD, NEVER
 
 
 def test_an_acquisition_is_carried_out_and_reported(exam_manager):
@@ -56,11 +53,11 @@ def test_an_expired_token_is_a_401(exam_manager, call):
 @pytest.mark.parametrize(
     ("call", "record_id", "status", "why"),
     [
-        (GET_TASK, UNKNOWN, 404, "Task not found"),
+        (GET_TASK, NEVER, 404, "Task not found"),
         (calls.GET_SEQUENCE, "0" * 24, 404, f"MRI sequence with ID {'0' * 24} not found."),
-        (calls.CREATE_BLANK_RESULT, UNKNOWN, 400, "Parent (task_id) does not exist."),
-        (calls.DELETE_BLANK_RESULT, UNKNOWN, 404, COULD_NOT.format("delete result")),
-        (calls.SET_RESULT, UNKNOWN, 404, COULD_NOT.format("update result")),
+        (calls.CREATE_BLANK_RESULT, NEVER, 400, "Parent (task_id) does not exist."),
+        (calls.DELETE_BLANK_RESULT, NEVER, 404, COULD_NOT.format("delete result")),
+        (calls.SET_RESULT, NEVER, 404, COULD_NOT.format("update result")),
         (calls.SET_RESULT, "nope", 502, "the exam manager answered 500"),
     ],
 )

@@ -1,11 +1,12 @@
-"""The one file inside ScanHub: at its place, beside a stand-in of ScanHub's library.
+"""The module where it is used: as the one file inside ScanHub, and installed elsewhere.
 
-The stand-in is made from the bundled models; like ScanHub's, it ignores unknown fields.
+The stand-in of ScanHub's library is the bundled models; like it, it ignores unknown fields.
 """
 
 import json
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +43,7 @@ def handler(task_id: str, token: str) -> str:
 """
 
 
-def library(folder: Path, models: str | None) -> None:
+def library(folder, models):
     """Put a library of the name of ScanHub's into a folder."""
     package = folder / "scanhub_libraries"
     package.mkdir()
@@ -52,7 +53,7 @@ def library(folder: Path, models: str | None) -> None:
 
 
 @pytest.fixture
-def scanhub(tmp_path: Path) -> Path:
+def scanhub(tmp_path):
     """Return a folder with the module at its place in a device manager, and ScanHub's library."""
     api = tmp_path / "app" / "api"
     api.mkdir(parents=True)
@@ -67,7 +68,7 @@ def scanhub(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(folder: Path, module: str, status: int = 0) -> str:
+def run(folder, module, status=0):
     """Run a module that finds this folder's, and what pip installed, but not the working tree."""
     paths = [str(folder), str(folder / "site"), *(path for path in sys.path if "site-p" in path)]
     done = subprocess.run(
@@ -131,3 +132,26 @@ def test_a_library_of_scanhub_that_fails_to_import_is_an_error(
     monkeypatch.syspath_prepend(tmp_path)
     with patch.dict(sys.modules), pytest.raises(error, match=message):
         runpy.run_path(exam_requests.__file__)
+
+
+# Elsewhere.
+
+ROOT = Path(__file__).parent.parent
+PYRIGHT = dict(typeCheckingMode="standard", reportUnnecessaryTypeIgnoreComment="error")
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """Return a folder, away from the working tree, with a caller and what pip installs."""
+    folder = tmp_path_factory.mktemp("caller")
+    left_out = shutil.ignore_patterns(".*", "build", "dist", "mutants", "*.egg-info")
+    shutil.copytree(ROOT, folder / "source", ignore=left_out)
+    shutil.copy(ROOT / "tests" / "typed_caller.py", folder)
+    (folder / "pyrightconfig.json").write_text(json.dumps({"extraPaths": ["site"], **PYRIGHT}))
+    run(folder, "pip install --no-build-isolation --no-deps --target site ./source")
+    return folder
+
+
+@pytest.mark.parametrize("checker", ["mypy --strict", "basedpyright"])
+def test_a_caller_of_the_installed_wheel_is_type_checked(installed, checker):
+    run(installed, f"{checker} typed_caller.py")
