@@ -123,9 +123,8 @@ SET_RESULT = Call(
     result_payload)
 # fmt: on
 CALLS = [GET_TASK, SET_TASK, GET_SEQUENCE, CREATE_BLANK_RESULT, DELETE_BLANK_RESULT, SET_RESULT]
-GETS = [call for call in CALLS if call.method == "GET"]
 PUTS = [call for call in CALLS if call.method == "PUT"]
-KEPT = [*GETS, *PUTS]
+KEPT = [call for call in CALLS if call.method in {"GET", "PUT"}]
 ONCE = [call for call in CALLS if call not in KEPT]
 RECORDS = [call for call in CALLS if call.answer]
 

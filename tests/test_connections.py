@@ -173,7 +173,6 @@ def test_proxy_variables_and_netrc_change_nothing(server, tmp_path, monkeypatch)
 
 # Forks.
 
-
 FORK = "-Wignore:This process:DeprecationWarning"
 
 

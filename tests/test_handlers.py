@@ -100,10 +100,8 @@ def test_an_error_reaches_the_http_client(address, exam_manager):
         response = call(address, task_id, exam_manager.token)
         assert response.status_code == status
         assert response.json()["detail"].endswith(detail)
-    for token in (exam_manager.expired_token, "not a token", ""):
-        response = read_task(address, exam_manager.task_id, token)
-        assert response.status_code == 401
-        assert response.headers["WWW-Authenticate"] == "Bearer"
+    response = read_task(address, exam_manager.task_id, exam_manager.expired_token)
+    assert (response.status_code, response.headers["WWW-Authenticate"]) == (401, "Bearer")
 
 
 def test_a_device_starts_its_task(device, exam_manager):

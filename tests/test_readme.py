@@ -28,10 +28,8 @@ def test_the_first_handler_and_its_unit_test_work(exam_manager, tmp_path):
 
 
 def test_the_table_of_outcomes_is_that_of_the_module():
-    documented = re.search(
-        r"={6} =+\nstatus.*?\n={6} =+\n(.*?)\n={6} =+", exam_requests.__doc__, re.S
-    )
-    rows = re.sub(r"\n {7}", " ", documented[1]).splitlines()
+    table = re.search(r"={6} =+\nstatus.*?\n={6} =+\n(.*?)\n={6} =+", exam_requests.__doc__, re.S)
+    rows = re.sub(r"\n {7}", " ", table[1]).splitlines()
     shown = re.findall(r"^\| (\d\d\d|4xx) \| (.*) \|$", README, re.M)
     assert [tuple(re.split(r" {3,4}", row, maxsplit=1)) for row in rows] == shown
 

@@ -67,11 +67,6 @@ def test_an_unknown_id_is_refused_as_the_exam_manager_says_it(
     assert call.fails(status, record_id=record_id, token=exam_manager.token) == why
 
 
-def test_a_dag_task_is_a_400(exam_manager):
-    why = GET_TASK.fails(400, record_id=exam_manager.dag_task_id, token=exam_manager.token)
-    assert why == "it is not an acquisition task"
-
-
 @each(CALLS)
 def test_an_id_with_a_path_in_it_reaches_no_other_record(exam_manager, call):
     held = (exam_manager.exams, exam_manager.tasks, exam_manager.results)
