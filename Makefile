@@ -43,6 +43,7 @@ clean: ## remove everything that these commands made
 
 # The stamp of an extra: what setup.cfg declares for it is installed.
 $(VENV)/%: setup.cfg setup.py
+	@echo "Installing the packages of '$*' (setup.cfg) into $(VENV) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	@touch $@

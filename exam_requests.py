@@ -369,7 +369,7 @@ def _body(payload: object) -> bytes:
 
 
 def _json(value: Any) -> bytes:
-    text = to_json(value, inf_nan_mode="constants")
+    text = to_json(value)
     from_json(text, allow_inf_nan=False)  # The exam manager would read NaN as null.
     return text
 
@@ -450,7 +450,6 @@ def _exchange(session: requests.Session, request: requests.PreparedRequest) -> t
         stream=True,
         timeout=(_CONNECT_SECONDS, _WAIT_SECONDS),
         verify=os.environ.get("REQUESTS_CA_BUNDLE") or True,
-        proxies={},
     ) as response:
         status = response.status_code
         # To leave without reading closes the connection: what follows an answer that can have no
@@ -531,7 +530,7 @@ def _fields(problems: Iterable[Any], skip: int = 0) -> str:
     lines = []
     for problem in problems:
         why = problem["msg"]
-        if problem["type"] not in {"enum", "literal_error"}:  # Behind a comma may be the value.
+        if problem["type"] != "enum":  # Behind a comma may be the value.
             why = why.partition(",")[0]
         place = ".".join(map(str, problem["loc"][skip:]))
         lines.append(f"{place}: {why}" if place else why)

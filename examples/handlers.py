@@ -3,8 +3,8 @@
 
 """A device manager's handlers: two for HTTP, and one for the WebSocket of a device.
 
-Run them with ``uvicorn --app-dir examples handlers:app``; uvicorn needs the package
-``websockets`` for the last.
+``make serve`` installs what they need and shows the line that sets ``EXAM_MANAGER_URL``; then
+``.venv/bin/uvicorn --app-dir examples handlers:app --port 8001`` runs them.
 """
 
 import logging

@@ -7,6 +7,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
+from typing import Annotated
 from uuid import UUID
 
 import numpy as np
@@ -15,7 +16,7 @@ import responses
 from fastapi.encoders import jsonable_encoder
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, field_validator
+from pydantic import AfterValidator, BaseModel, Field, PlainSerializer
 
 from calls import GET_TASK, PAYLOAD_VALUE, PUTS, SET_RESULT, SET_TASK, TASK_ID, each, result, task
 from exam_requests import AcquisitionTaskOut, ResultOut, SetResult
@@ -180,30 +181,34 @@ def test_a_payload_that_is_no_model_is_a_422_that_names_its_type(call, payload):
 
 
 def test_what_a_payloads_own_code_raises_is_a_422():
-    class Strict(SetResult):
-        @field_validator("directory")
-        @classmethod
-        def refuse(cls, value):
-            raise error
+    def refuse(value):
+        raise error
 
-    for error, why in (
-        (ValueError(f"no, {PAYLOAD_VALUE}"), "directory: Value error"),
-        (RuntimeError(PAYLOAD_VALUE), "payload: JSON cannot hold this dict"),
+    class Read(SetResult):
+        directory: Annotated[str, AfterValidator(refuse)]
+
+    class Written(SetResult):
+        directory: Annotated[str, PlainSerializer(refuse)]
+
+    for model, error, why in (
+        (Read, ValueError(f"no, {PAYLOAD_VALUE}"), "directory: Value error"),
+        (Read, RuntimeError(PAYLOAD_VALUE), "payload: JSON cannot hold this dict"),
+        (Written, RuntimeError(PAYLOAD_VALUE), "payload: JSON cannot hold this Written"),
     ):
-        payload = Strict.model_construct(**SET_RESULT.payload().model_dump())
+        payload = model.model_construct(**SET_RESULT.payload().model_dump())
         assert refused(SET_RESULT, payload) == why
 
 
 def test_fields_of_a_subclass_are_sent_and_those_of_a_parent_alone_as_well():
     class Extended(SetResult):
-        checksum: str
+        checksum: str = Field(alias="check-sum")
 
     class BaseTask(BaseModel):
         name: str
         progress: int
 
-    extended = Extended(type="MRD", directory="/d", checksum="abc")
-    assert sent(SET_RESULT, extended)["checksum"] == "abc"
+    extended = Extended(**{"type": "MRD", "directory": "/d", "check-sum": "abc"})
+    assert sent(SET_RESULT, extended)["check-sum"] == "abc"
     assert sent(SET_TASK, BaseTask(name="t", progress=1)) == {"name": "t", "progress": 1}
 
 
