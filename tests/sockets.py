@@ -5,20 +5,17 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
 
 from calls import called
-
-Answer = Callable[[socket.socket, bytes], None]
 
 
 class Server:
     """A server on a loopback port; it notes each request whole, and passes it to `answer`."""
 
-    def __init__(self, answer, port=0, wrap=lambda plain: plain):
+    def __init__(self, answer, wrap=lambda plain: plain):
         self._answer = answer
         self._wrap = wrap
-        self._listener = socket.create_server(("127.0.0.1", port), backlog=200)
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=200)
         self._open = []
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.requests = []

@@ -4,7 +4,6 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,8 +18,6 @@ NEVER = "00000000-0000-0000-0000-000000000000"
 MRD = {"type": "MRD", "directory": "/data/1", "files": ["a.mrd"], "meta": {"snr": 4.5}}
 COULD_NOT = "Could not {}, either because it does not exist, or for another reason."
 FAILED = "Internal Server Error"
-
-Ask = Callable[..., requests.Response]
 
 
 @pytest.fixture
