@@ -31,7 +31,7 @@ token and no value of a payload or an answer stands in a detail, a log record or
 traceback; what the exam manager says of a refusal is passed on, less the token.
 
 ``GET`` and ``PUT`` are sent once more if the connection was dropped before the
-answer was there; ``POST`` and ``DELETE`` never are. A call that ended in 502, 503
+answer began; ``POST`` and ``DELETE`` never are. A call that ended in 502, 503
 or 504 may have been carried out.
 
 The address is ``http://exam-manager:8000`` or, if it is set at the import, the
@@ -450,8 +450,8 @@ def _exchange(session: requests.Session, request: requests.PreparedRequest) -> t
         verify=os.environ.get("REQUESTS_CA_BUNDLE") or True,
     ) as response:
         status = response.status_code
-        # To leave without reading closes the connection: what follows an answer that can have no
-        # body (1xx, 204, 304) is not the next user's. Such an answer reads as an empty record.
+        # Of any other answer the status is enough. To leave without reading closes the connection:
+        # what follows one that can have no body (1xx, 204, 304) is not the next user's.
         if status not in {200, 201} and not 400 <= status < 500:
             return status, b"{}"
         started = time.monotonic()
@@ -472,7 +472,7 @@ _DROPPED = (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError)
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Unwrap an error: requests and urllib3 hold the one that they wrap as their last argument."""
+    """Unwrap an error: what requests and urllib3 wrap is the cause, or else the last argument."""
     inner = error.__cause__ or (error.args and error.args[-1])
     return _cause(inner) if isinstance(inner, BaseException) else error
 
@@ -481,6 +481,7 @@ def _unanswered(error: Exception) -> _CallError:
     """Say why there is no answer, in the words of the system or the library."""
     cause = _cause(error)
     reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+    # From the narrow to the wide: a time limit is a failed connection, too.
     if isinstance(error, requests.ConnectTimeout) or "handshake operation timed out" in reason:
         return _CallError(504, f"no connection to the exam manager in {_CONNECT_SECONDS:g} s")
     if isinstance(error, (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError)):
