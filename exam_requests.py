@@ -18,8 +18,8 @@ status what happened
        `get_task` and `get_sequence`: also the exam manager's 400 and 422
 422    the payload is not valid for its model, or JSON cannot hold it (not sent)
 4xx    any other refusal, and one without a reason, as of a proxy: its status
-502    the exam manager failed (5xx, 3xx, a 2xx that is not the documented one),
-       or its answer is not the model, not HTTP or more than 96 MiB
+502    the exam manager or a proxy failed (5xx, 3xx, another 2xx than documented),
+       or the answer is not the model, not HTTP or more than 96 MiB
 503    no connection: refused, unknown host, dropped, a certificate or a setting
 504    a time limit: 3 s to connect to each address, 6 s without a byte, 10 s for
        the answer and 1 s more for each 256 KiB of it, 60 s at most
@@ -497,15 +497,16 @@ def _unanswered(error: Exception) -> _CallError:
 
 def _refusal(method: str, status: int, answer: bytes) -> _CallError:
     """Read the answer of an exam manager that did not do what it was asked."""
+    answered = f"the exam manager, or a proxy before it, answered {status}"
     if not 400 <= status < 500:
-        return _CallError(502, f"the exam manager answered {status}")
+        return _CallError(502, answered)
     why = ""
     with suppress(ValueError, TypeError, KeyError):  # A proxy's page, say.
         detail = from_json(answer)["detail"]
         # Where a problem is begins with "body", "query" or "path".
         why = detail if isinstance(detail, str) else _fields(detail, 1)
     if not why:
-        why = f"the exam manager, or a proxy before it, answered {status} without a detail"
+        why = f"{answered} without a detail"
     elif method == "GET" and status in {400, 422}:
         status = 404
     return _CallError(status, why)

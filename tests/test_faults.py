@@ -194,7 +194,7 @@ def test_an_address_that_is_none_is_a_503_with_the_reason(aim, url, why):
 def test_a_redirect_is_not_followed(serve, call, status):
     with Server(sends(answer(200, task()))) as other:
         serve(sends(answer(status, None, f"Location: {other.url}/api/v1/exam/task/1")))
-        assert call.fails(502) == f"the exam manager answered {status}"
+        assert call.fails(502).endswith(f"answered {status}")
         assert other.connections == 0
 
 

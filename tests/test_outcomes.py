@@ -17,6 +17,7 @@ from calls import CALLS, GET_TASK, PAYLOAD_VALUE, RECORDS, SET_RESULT, SET_TASK,
 from test_requests import anything
 
 UNANSWERED = "no connection to the exam manager: "
+ANSWERED = "the exam manager, or a proxy before it, answered"
 
 
 def answered(call, status, body):
@@ -49,7 +50,7 @@ PAGES = ["", "<html>Bad Request</html>", "[]", "null", '"detail"', "{}", '{"deta
 @pytest.mark.parametrize("body", [*PAGES, '{"detail": ""}', '{"detail": [{"msg": "m"}]}', b"\xff"])
 def test_a_refusal_without_a_detail_keeps_its_status_and_says_so(call, status, body):
     why = answered(call, status, body)
-    assert why == f"the exam manager, or a proxy before it, answered {status} without a detail"
+    assert why == f"{ANSWERED} {status} without a detail"
 
 
 @each(CALLS)
@@ -57,7 +58,7 @@ def test_any_other_status_is_a_502_that_names_it(call):
     undocumented = {100, 102, 200, 201, 202, 204, 206, 299, 300, 302, 304, 307, 399, 500, 503, 599}
     for status in undocumented - {call.status}:
         why = answered(call, status, call.answer or {"detail": "no"})
-        assert why == f"the exam manager answered {status}"
+        assert why == f"{ANSWERED} {status}"
 
 
 def test_a_list_of_problems_becomes_field_and_message_without_values():
@@ -209,7 +210,7 @@ def test_a_mock_that_does_not_match_says_so(mock, record_id, matcher, mismatch):
 
 @each(RECORDS)
 def test_a_mock_whose_status_and_body_do_not_go_together_is_judged_by_its_status(call):
-    assert answered(call, 204, call.answer) == "the exam manager answered 204"
+    assert answered(call, 204, call.answer) == f"{ANSWERED} 204"
 
 
 def test_callers_may_mock_with_requests_mock():

@@ -9,6 +9,7 @@ import calls
 import exam_requests as exam
 from calls import CALLS, GET_TASK, each
 from test_exam_manager import COULD_NOT, MRD, NEVER
+from test_outcomes import ANSWERED
 
 
 def test_an_acquisition_is_carried_out_and_reported(exam_manager):
@@ -58,7 +59,7 @@ def test_an_expired_token_is_a_401(exam_manager, call):
         (calls.CREATE_BLANK_RESULT, NEVER, 400, "Parent (task_id) does not exist."),
         (calls.DELETE_BLANK_RESULT, NEVER, 404, COULD_NOT.format("delete result")),
         (calls.SET_RESULT, NEVER, 404, COULD_NOT.format("update result")),
-        (calls.SET_RESULT, "nope", 502, "the exam manager answered 500"),
+        (calls.SET_RESULT, "nope", 502, f"{ANSWERED} 500"),
     ],
 )
 def test_an_unknown_id_is_refused_as_the_exam_manager_says_it(
