@@ -11,7 +11,7 @@ handler, use ``run_in_threadpool``.
 ====== ======================================================================
 status what happened
 ====== ======================================================================
-400    `get_task`: the task is not an acquisition task
+400    `get_task`: no acquisition task; `create_blank_result`: no such task
 401    the token is no bearer token (not sent), or the exam manager refused it
 403    the user may not do this
 404    the id names nothing (not sent), or the record is not found;
