@@ -89,7 +89,7 @@ def _checked(url: str) -> str:
             if wrong:
                 raise ValueError(what)
     except ValueError as error:
-        shown = re.sub("//.*@", "//...@", url)
+        shown = re.sub(".*@", "...@", url)
         raise ValueError(f"EXAM_MANAGER_URL is {shown!r}: {error}") from None
     return url
 
@@ -417,8 +417,8 @@ class _Session(requests.Session):
 
 
 _sessions = [_Session()]
-"""The session in use, after those of the processes that this one was forked from: to collect
-them would take a lock that may be held for good, and close what a parent uses."""
+"""The last one is in use. A forked process adds its own and keeps its parent's: to free them might
+wait for a lock that was held at the fork, and would close connections that the parent uses."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: _sessions.append(_Session()))
@@ -438,7 +438,7 @@ def _send(request: requests.PreparedRequest) -> tuple[int, bytes]:
         request.headers["Connection"] = "close"
         with _Session() as session:
             return _exchange(session, request)
-    except (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError) as error:
+    except (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError) as error:
         raise _unanswered(error) from None
 
 
@@ -447,17 +447,17 @@ def _exchange(session: requests.Session, request: requests.PreparedRequest) -> t
         request,
         stream=True,
         timeout=(_CONNECT_SECONDS, _WAIT_SECONDS),
-        verify=os.environ.get("REQUESTS_CA_BUNDLE") or True,
+        verify=os.environ.get("REQUESTS_CA_BUNDLE") or True,  # As trust_env would read it.
     ) as response:
         status = response.status_code
-        # Of any other answer the status is enough. To leave without reading closes the connection:
-        # what follows one that can have no body (1xx, 204, 304) is not the next user's.
+        # Of any other answer the status is enough. It is left unread, which closes the connection:
+        # what a server sends after a 1xx, 204 or 304 must not become the next user's answer.
         if status not in {200, 201} and not 400 <= status < 500:
             return status, b"{}"
         started = time.monotonic()
         pieces = []
         size = 0
-        while piece := response.raw.read1(2**20):  # By position: not all have a name for it.
+        while piece := response.raw.read1(2**20):  # What has come, to check the limits in between.
             pieces.append(piece)
             size += len(piece)
             if size > _ANSWER_BYTES:
@@ -515,10 +515,9 @@ def _refusal(method: str, status: int, answer: bytes) -> _CallError:
 def _record(method: str, answer: bytes, model: type[_Record]) -> _Record:
     """Read the answer of an exam manager that did."""
     try:
-        # `AcquisitionTaskOut` as ScanHub defines it takes a DAG task, too.
-        task = _Task.model_validate_json(answer) if model is AcquisitionTaskOut else _Task()
-        if task.task_type != "ACQUISITION":
-            raise _CallError(400 if method == "GET" else 502, "it is not an acquisition task")
+        if model is AcquisitionTaskOut:  # As ScanHub defines it, it takes a DAG task, too.
+            if _Task.model_validate_json(answer).task_type != "ACQUISITION":
+                raise _CallError(400 if method == "GET" else 502, "it is not an acquisition task")
         return model.model_validate_json(answer)
     except ValidationError as error:
         why = f"the answer is not a valid {model.__name__}: {_fields(error.errors())}"

@@ -66,8 +66,8 @@ def test_an_address_that_cannot_work_stops_the_import_and_says_why(address, wron
     assert str(raised.value) == f"EXAM_MANAGER_URL is {address.strip().rstrip('/')!r}: {wrong}"
 
 
-def test_the_password_of_an_address_is_not_shown(monkeypatch):
-    monkeypatch.setenv("EXAM_MANAGER_URL", "http://eva:secret@exam-manager:8000")
-    with pytest.raises(ValueError, match="it holds a user") as raised:
+@pytest.mark.parametrize("scheme", ["http://", ""])
+def test_the_password_of_an_address_is_not_shown(scheme, monkeypatch):
+    monkeypatch.setenv("EXAM_MANAGER_URL", f"{scheme}eva:secret@exam-manager:8000")
+    with pytest.raises(ValueError, match=r"^EXAM_MANAGER_URL is '\.\.\.@exam-manager:8000': "):
         runpy.run_path(exam_requests.__file__, run_name="exam_requests")
-    assert "is 'http://...@exam-manager:8000': it holds" in str(raised.value)
