@@ -66,8 +66,11 @@ def test_an_address_that_cannot_work_stops_the_import_and_says_why(address, wron
     assert str(raised.value) == f"EXAM_MANAGER_URL is {address.strip().rstrip('/')!r}: {wrong}"
 
 
-@pytest.mark.parametrize("scheme", ["http://", ""])
-def test_the_password_of_an_address_is_not_shown(scheme, monkeypatch):
+@pytest.mark.parametrize(
+    ("scheme", "wrong"), [("http://", "it holds a user"), ("", "it does not begin with http")]
+)
+def test_the_password_of_an_address_is_not_shown(scheme, wrong, monkeypatch):
     monkeypatch.setenv("EXAM_MANAGER_URL", f"{scheme}eva:secret@exam-manager:8000")
-    with pytest.raises(ValueError, match=r"^EXAM_MANAGER_URL is '\.\.\.@exam-manager:8000': "):
+    shown = r"^EXAM_MANAGER_URL is '\.\.\.@exam-manager:8000': "
+    with pytest.raises(ValueError, match=shown + wrong):
         runpy.run_path(exam_requests.__file__, run_name="exam_requests")
