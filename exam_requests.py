@@ -362,9 +362,9 @@ def _body(payload: object) -> bytes:
         type(payload).model_validate_json(text)
         return text
     except ValidationError as error:
-        raise _CallError(422, _fields(error.errors())) from None
+        raise _CallError(422, _fields(error.errors()))
     except Exception:  # An object's own code may raise anything.
-        raise _CallError(422, _misfit(fields)) from None
+        raise _CallError(422, _misfit(fields))
 
 
 def _json(value: Any) -> bytes:
@@ -439,7 +439,7 @@ def _send(request: requests.PreparedRequest) -> tuple[int, bytes]:
         with _Session() as session:
             return _exchange(session, request)
     except (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError) as error:
-        raise _unanswered(error) from None
+        raise _unanswered(error)
 
 
 def _exchange(session: requests.Session, request: requests.PreparedRequest) -> tuple[int, bytes]:
@@ -521,7 +521,7 @@ def _record(method: str, answer: bytes, model: type[_Record]) -> _Record:
         return model.model_validate_json(answer)
     except ValidationError as error:
         why = f"the answer is not a valid {model.__name__}: {_fields(error.errors())}"
-        raise _CallError(502, why) from None
+        raise _CallError(502, why)
 
 
 def _fields(problems: Iterable[Any], skip: int = 0) -> str:
