@@ -10,6 +10,7 @@ import pytest
 import exam_requests
 from calls import CALLS, GET_SEQUENCE, GET_TASK, PUTS, called, each, fail_at_once, task
 from sockets import Server, answer, close, reset
+from test_outcomes import ANSWERED, UNANSWERED
 
 BODY = json.dumps(task()).encode()
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BODY)
@@ -139,7 +140,6 @@ def test_a_server_that_does_not_take_the_body_is_a_504(aim, call, short):
 # No connection, or one that is broken off.
 
 BROKEN_OFF = "the exam manager broke off its answer: "
-UNANSWERED = "no connection to the exam manager: "
 FAULTS = {
     "closed without an answer": (sends(), 503, f"{UNANSWERED}Remote end closed connection"),
     "reset without an answer": (sends(then=reset), 503, f"{UNANSWERED}Connection reset by peer"),
@@ -194,7 +194,7 @@ def test_an_address_that_is_none_is_a_503_with_the_reason(aim, url, why):
 def test_a_redirect_is_not_followed(serve, call, status):
     with Server(sends(answer(200, task()))) as other:
         serve(sends(answer(status, None, f"Location: {other.url}/api/v1/exam/task/1")))
-        assert call.fails(502).endswith(f"answered {status}")
+        assert call.fails(502) == f"{ANSWERED} {status}"
         assert other.connections == 0
 
 
@@ -224,11 +224,8 @@ def test_a_sequence_of_many_pieces_is_whole(serve):
 def test_the_documented_limits_are_those_of_the_module():
     e, documented = exam_requests, " ".join(exam_requests.__doc__.split())
     connect, wait = f"{e._CONNECT_SECONDS:g} s to connect", f"{e._WAIT_SECONDS:g} s without a byte"
-    answer, rate = (
-        f"{e._ANSWER_SECONDS:g} s for the answer",
-        f"each {e._BYTES_PER_SECOND / 2**10:g}",
-    )
-    assert f"{connect} to each address, {wait}, {answer} and 1 s more for {rate} KiB" in documented
-    assert f"KiB of it, {e._LONGEST_SECONDS:g} s at most" in documented
+    rate = f"{e._BYTES_PER_SECOND / 2**10:g} KiB of it, {e._LONGEST_SECONDS:g} s at most"
+    answer = f"{e._ANSWER_SECONDS:g} s for the answer and 1 s more for each {rate}"
+    assert f"{connect} to each address, {wait}, {answer}" in documented
     assert f"more than {e._ANSWER_BYTES / 2**20:g} MiB" in documented
     assert e._ID_CHARACTERS == 128

@@ -20,26 +20,28 @@ UNANSWERED = "no connection to the exam manager: "
 ANSWERED = "the exam manager, or a proxy before it, answered"
 
 
-def answered(call, status, body):
-    """Make the call, which is to fail; return why it did."""
+def answered(call, status, body, raised=None):
+    """Make the call, which is to fail with the status that came or another; return why it did."""
     with responses.RequestsMock() as mock:
         content = {"body": body} if isinstance(body, (str, bytes)) else {"json": body}
         mock.add(call.method, call.url(), status=status, **content)
-        raised = status if 400 <= status < 500 else 502
-        if call.method == "GET" and status in {400, 422} and isinstance(body, dict):
-            raised = 404
-        return call.fails(raised)
+        return call.fails(raised or status)
 
 
 # What the exam manager refuses.
 
 
 @each(CALLS)
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 418, 422, 429, 499])
+@pytest.mark.parametrize("status", [401, 403, 404, 405, 409, 418, 429, 499])
 def test_a_refusal_has_the_status_and_the_detail_of_the_exam_manager(call, status):
-    """But for 400 and 422 of a GET, to which an id that cannot be is not found."""
-    detail = "workflow_id must be an existing id."
-    assert answered(call, status, {"detail": detail}) == detail
+    assert answered(call, status, {"detail": "Not like this."}) == "Not like this."
+
+
+@each(CALLS)
+@pytest.mark.parametrize("status", [400, 422])
+def test_to_a_get_an_id_that_cannot_be_is_not_found(call, status):
+    raised = 404 if call.method == "GET" else status
+    assert answered(call, status, {"detail": "No such id."}, raised) == "No such id."
 
 
 PAGES = ["", "<html>Bad Request</html>", "[]", "null", '"detail"', "{}", '{"detail": null}']
@@ -57,7 +59,7 @@ def test_a_refusal_without_a_detail_keeps_its_status_and_says_so(call, status, b
 def test_any_other_status_is_a_502_that_names_it(call):
     undocumented = {100, 102, 200, 201, 202, 204, 206, 299, 300, 302, 304, 307, 399, 500, 503, 599}
     for status in undocumented - {call.status}:
-        why = answered(call, status, call.answer or {"detail": "no"})
+        why = answered(call, status, call.answer or {"detail": "no"}, 502)
         assert why == f"{ANSWERED} {status}"
 
 
@@ -165,13 +167,12 @@ def test_a_call_is_one_debug_record(mock, call, caplog):
 
 
 @each(CALLS)
-@pytest.mark.parametrize(("status", "level"), [(409, "INFO"), (500, "WARNING")])
-def test_a_call_that_fails_is_one_more_record_with_its_detail(call, status, level, caplog):
-    why = answered(call, status, {"detail": "Busy."})
+@pytest.mark.parametrize(("status", "raised", "level"), [(409, 409, "INFO"), (500, 502, "WARNING")])
+def test_a_call_that_fails_is_one_more_record_with_its_detail(call, status, raised, level, caplog):
+    why = answered(call, status, {"detail": "Busy."}, raised)
     debug, record = caplog.records
     assert debug.message.startswith(f"{call.method} {call.url()}: {status} in ")
     assert record.levelname == level
-    raised = 502 if status == 500 else status
     assert record.message == f"{call.method} {call.url()}: {raised} {call.what}: {why}"
 
 
@@ -210,7 +211,7 @@ def test_a_mock_that_does_not_match_says_so(mock, record_id, matcher, mismatch):
 
 @each(RECORDS)
 def test_a_mock_whose_status_and_body_do_not_go_together_is_judged_by_its_status(call):
-    assert answered(call, 204, call.answer) == f"{ANSWERED} 204"
+    assert answered(call, 204, call.answer, 502) == f"{ANSWERED} 204"
 
 
 def test_callers_may_mock_with_requests_mock():
