@@ -6,12 +6,13 @@
 The names and the fields are those of ScanHub of February 2026. Answers of August
 2025, which lack ``position`` and ``calibration``, are read as well. A field that
 is newer than these models is kept as it came, nested ones included, so that a
-record that is read, changed and written back is whole.
+record that is read, changed and written back is whole. An attribute that is no
+field cannot be assigned.
 """
 
 from datetime import datetime
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -33,7 +34,7 @@ __all__ = [
 
 
 class TaskType(str, Enum):
-    """What a task does; the device manager works on ``ACQUISITION`` alone."""
+    """What a task does; the device manager works only on ``ACQUISITION``."""
 
     ACQUISITION = "ACQUISITION"
     DAG = "DAG"
@@ -80,9 +81,18 @@ class ResultType(str, Enum):
 
 
 class _Record(BaseModel):
-    """What all records have in common: they keep the fields that they do not know."""
+    """What all records have in common: they keep the fields of an answer that they do not know."""
 
     model_config = ConfigDict(extra="allow", populate_by_name=True)
+
+    if not TYPE_CHECKING:  # A type checker that sees it would let any attribute be assigned.
+
+        def __setattr__(self, name, value):
+            """Assign a field, or one that came with the answer; anything else is misspelt."""
+            known = {*type(self).model_fields, *(self.model_extra or {})}
+            if name not in known and not name.startswith("_"):
+                raise ValueError(f'"{type(self).__name__}" object has no field "{name}"')
+            super().__setattr__(name, value)
 
 
 class XYZ(_Record):

@@ -70,6 +70,14 @@ def test_a_result_takes_meta_data_with_any_keys():
     assert exam_models.SetResult(type="MRD", directory="/d", meta=meta).meta == meta
 
 
+def test_a_misspelt_attribute_cannot_be_assigned_but_a_field_that_came_with_the_answer_can():
+    read = exam_models.AcquisitionTaskOut.model_validate(task(later=1))
+    with pytest.raises(ValueError, match='"AcquisitionTaskOut" object has no field "progres"'):
+        read.progres = 42
+    read.later, read.progress = 2, 42
+    assert read == exam_models.AcquisitionTaskOut.model_validate(task(later=2, progress=42))
+
+
 # The module itself.
 
 
