@@ -1,13 +1,17 @@
-"""The calls as data: what each sends, what the exam manager answers, and how it is made."""
+"""The calls as data: what each sends, what the exam manager answers, and how it is made.
+
+What several files of tests compare with is here as well.
+"""
 
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from fastapi import HTTPException
+from hypothesis import HealthCheck, settings
 
 import exam_requests
 
@@ -18,6 +22,23 @@ SEQUENCE_ID = "65a1b2c3d4e5f60718293a4b"
 TOKEN = "5ec2e7" * 86  # as long as a real one
 PAYLOAD_VALUE = "a name that only the payload has"
 ANSWER_VALUE = "a name that only the answer has"
+SECRETS = (TOKEN, PAYLOAD_VALUE, ANSWER_VALUE)
+NEVER = "00000000-0000-0000-0000-000000000000"  # an id that no record has
+MRD = {"type": "MRD", "directory": "/data/1", "files": ["a.mrd"], "meta": {"snr": 4.5}}
+
+UNANSWERED = "no connection to the exam manager: "
+ANSWERED = "the exam manager, or a proxy before it, answered"
+COULD_NOT = "Could not {}, either because it does not exist, or for another reason."
+
+# Fields that are newer than the models, and meta data of all that JSON holds.
+NEWER = {"later": {"x": [1, {"y": None}]}, "other": "text"}
+META = {"é": [1, 0.1 + 0.2, 10**400, {"nul": "\x00", "deep": [[[None, True]]]}], "7": {}}
+
+anything = settings(
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 
 
 def result(**fields):
@@ -64,7 +85,6 @@ def result_payload():
 class Call:
     """One of the functions."""
 
-    log: ClassVar[pytest.LogCaptureFixture]  # of the test that runs
     function: str
     method: str
     path: str
@@ -86,7 +106,7 @@ class Call:
         return getattr(exam_requests, self.function)(*arguments, token)
 
     def fails(self, status, **arguments):
-        """Make the call, which is to fail with this status and to tell no secret; return why."""
+        """Make the call, which is to fail with this status and to show no secret; return why."""
         with pytest.raises(HTTPException) as raised:
             self(**arguments)
         error = raised.value
@@ -98,10 +118,10 @@ class Call:
         assert len(error.detail) < 600
         assert error.headers == ({"WWW-Authenticate": "Bearer"} if status == 401 else None)
         assert error.__cause__ is error.__context__ is None
-        told = [str(error), repr(error), self.log.text, "".join(traceback.format_exception(error))]
-        for secret in (arguments.get("token"), TOKEN, PAYLOAD_VALUE, ANSWER_VALUE):
+        shown = [str(error), repr(error), "".join(traceback.format_exception(error))]
+        for secret in (arguments.get("token"), *SECRETS):
             if isinstance(secret, str) and len(secret) > 20:
-                assert not any(secret in text for text in told)
+                assert not any(secret in text for text in shown)
         return why
 
 
@@ -130,14 +150,14 @@ RECORDS = [call for call in CALLS if call.answer]
 
 
 def called(request):
-    """Tell which call a request on the wire is of."""
+    """Return the call that a request on the wire belongs to."""
     method, target, _ = request.decode("latin-1").split(" ", 2)
     path = target.removeprefix("/api/v1/exam")
     return next(call for call in CALLS if call.method == method and path.startswith(call.path))
 
 
 def fail_at_once(status):
-    """Make the calls at the same time, which are all to fail; return why they did."""
+    """Make all calls at the same time; each is to fail with this status. Return why they did."""
     with ThreadPoolExecutor(len(CALLS)) as threads:
         return set(threads.map(lambda call: call.fails(status), CALLS))
 

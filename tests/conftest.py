@@ -10,10 +10,12 @@ import responses
 
 import exam_manager as example
 
-os.environ.pop("EXAM_MANAGER_URL", None)  # The tests have exam managers of their own.
+os.environ.pop("EXAM_MANAGER_URL", None)  # The tests have settings of their own.
+os.environ.pop("EXAM_MANAGER_TIMEOUT", None)
+os.environ.pop("REQUESTS_CA_BUNDLE", None)
 
 import exam_requests  # noqa: E402
-from calls import Call
+from calls import SECRETS
 from sockets import Server, reply
 
 
@@ -27,10 +29,13 @@ def fresh_session(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def log(caplog, monkeypatch):
-    """Let each call that fails look for secrets in the log."""
+def no_secret_is_logged(caplog):
+    """See after each test that no log record of ours shows a token or a value."""
     caplog.set_level(logging.DEBUG)
-    monkeypatch.setattr(Call, "log", caplog, raising=False)
+    yield
+    ours = [log for log in caplog.get_records("call") if log.name in {"exam_requests", "handlers"}]
+    logged = "\n".join(map(caplog.handler.format, ours))
+    assert not any(secret in logged for secret in SECRETS)
 
 
 @pytest.fixture
@@ -72,10 +77,8 @@ def server(serve):
 
 @pytest.fixture
 def short(monkeypatch):
-    """Shorten the time limits to tenths of a second."""
-    monkeypatch.setattr(exam_requests, "_CONNECT_SECONDS", 0.2)
-    monkeypatch.setattr(exam_requests, "_WAIT_SECONDS", 0.2)
-    monkeypatch.setattr(exam_requests, "_ANSWER_SECONDS", 0.5)
+    """Shorten the limit of a step, for what is never to pass it."""
+    monkeypatch.setattr(exam_requests, "_STEP_SECONDS", 0.2)
 
 
 @pytest.fixture(scope="session")

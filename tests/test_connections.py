@@ -1,6 +1,8 @@
 """What the calls share, and what they do not: connections, threads, forks, users, settings."""
 
+import errno
 import os
+import socket
 import ssl
 import subprocess
 import sys
@@ -14,11 +16,12 @@ from unittest.mock import patch
 import pytest
 import requests
 import trustme
+import urllib3
 import vcr
 
-from calls import CALLS, GET_TASK, KEPT, ONCE, SET_TASK, TOKEN, each, task
+import exam_requests
+from calls import CALLS, GET_TASK, KEPT, ONCE, RECORDS, SET_TASK, TOKEN, UNANSWERED, each, task
 from sockets import Server, answer, close, reply, reset
-from test_outcomes import UNANSWERED
 
 
 def echo(connection, request):
@@ -32,7 +35,7 @@ def run(script, *flags, url=""):
     code = "import sys\nsys.path[:0] = " + repr(sys.path) + "\n" + textwrap.dedent(script)
     command = [sys.executable, *flags, "-c", code]
     environment = os.environ | {"EXAM_MANAGER_URL": url}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
@@ -74,6 +77,23 @@ def test_a_get_and_a_put_are_repeated_once_where_no_answer_began(serve, call, en
     assert server.requests[1].split(b"\r\n\r\n")[1] == server.requests[2].split(b"\r\n\r\n")[1]
 
 
+def aborted():
+    """Return what requests raises where the own system aborts a connection: Windows, a VPN."""
+    cause = ConnectionAbortedError(errno.ECONNABORTED, "Software caused connection abort")
+    return requests.ConnectionError(urllib3.exceptions.ProtocolError("Aborted.", cause))
+
+
+@each(CALLS)
+def test_an_aborted_connection_is_a_dropped_one(mock, call):
+    mock.add(call.method, call.url(), body=aborted())
+    if call in ONCE:
+        assert call.fails(503) == f"{UNANSWERED}Software caused connection abort"
+    else:
+        mock.add(call.method, call.url(), json=call.answer)
+        call()
+        assert len(mock.calls) == 2
+
+
 @pytest.mark.parametrize("end", [close, reset])
 @each(ONCE)
 def test_a_post_or_a_delete_is_never_sent_twice(serve, call, end):
@@ -94,7 +114,7 @@ def service():
 
 def test_no_call_fails_where_the_service_hangs_up_on_idle_connections(service):
     script = """
-        import os, random, time
+        import os, random, signal, time
         import exam_requests
         from calls import KEPT, ONCE
         # Mostly those that use the kept connection, which is idle while the other two are made.
@@ -102,6 +122,7 @@ def test_no_call_fails_where_the_service_hangs_up_on_idle_connections(service):
         workers = []
         for worker in range(10):
             if not (child := os.fork()):
+                signal.alarm(80)
                 moment = random.Random(worker)
                 for number in range(400):
                     calls[number % len(calls)](f"{worker}-{number}")
@@ -149,6 +170,19 @@ def test_every_answer_belongs_to_its_caller(serve, size, caplog):
     assert all(record.levelname == "DEBUG" for record in caplog.records)
 
 
+def test_forty_calls_at_once_reach_the_server_at_once(serve, monkeypatch):
+    monkeypatch.setattr(exam_requests, "_STEP_SECONDS", 20.0)
+    all_there = threading.Barrier(40)
+
+    def wait(connection, request):
+        all_there.wait(20)
+        reply(connection, request)
+
+    serve(wait)
+    with ThreadPoolExecutor(40) as threads:
+        assert len(list(threads.map(lambda _: GET_TASK(), range(40)))) == 40
+
+
 def test_no_cookie_reaches_another_request(serve):
     def set_cookie(connection, _):
         connection.sendall(answer(200, task(), "Set-Cookie: session=max; Path=/"))
@@ -176,6 +210,19 @@ def test_proxy_variables_and_netrc_change_nothing(server, tmp_path, monkeypatch)
 # Forks.
 
 FORK = "-Wignore:This process:DeprecationWarning"
+# A child that hangs ends by its alarm, and the test fails.
+CHILD = """
+import os, signal, threading
+import exam_requests
+
+def in_a_child(*calls):
+    if not (child := os.fork()):
+        signal.alarm(20)
+        for call in calls:
+            exam_requests.get_task(call, "token")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+"""
 
 
 def test_a_forked_worker_shares_no_connection_with_its_parent():
@@ -187,46 +234,57 @@ def test_a_forked_worker_shares_no_connection_with_its_parent():
 
     with Server(note) as server:
         script = """
-            import os
-            import exam_requests
-            exam_requests.get_task("before", "token")
-            if not (child := os.fork()):
-                exam_requests.get_task("child", "token")
-                exam_requests.get_task("child", "token")
-                os._exit(0)
-            assert os.waitpid(child, 0)[1] == 0
-            exam_requests.get_task("after", "token")
-        """
-        run(script, FORK, url=server.url)
+exam_requests.get_task("before", "token")
+in_a_child("child", "child")
+exam_requests.get_task("after", "token")
+"""
+        run(CHILD + script, FORK, url=server.url)
     before, child, child_again, after = ports
     assert before == after
     assert child == child_again != before
 
 
-def test_a_fork_amid_the_calls_of_other_threads_does_not_hang_the_child():
-    with Server(reply) as server:
-        script = """
-            import os, threading
-            import exam_requests
-            sys.setswitchinterval(1e-6)
-            exam_requests.get_task("first", "token")  # The very first call may take locks.
-            done = threading.Event()
-            def call():
-                while not done.is_set():
-                    exam_requests.get_task("thread", "token")
-            threads = [threading.Thread(target=call) for _ in range(4)]
-            for thread in threads:
-                thread.start()
-            try:
-                for _ in range(100):
-                    if not (child := os.fork()):
-                        exam_requests.get_task("child", "token")
-                        os._exit(0)
-                    assert os.waitpid(child, 0)[1] == 0
-            finally:
-                done.set()
-        """
-        run(script, FORK, url=server.url)
+def test_a_fork_while_a_lock_of_the_pools_is_held_does_not_hang_the_child(server):
+    script = """
+pools = exam_requests._sessions[-1].get_adapter("http://").poolmanager.pools
+held, done = threading.Event(), threading.Event()
+
+def hold():
+    with pools.lock:
+        held.set()
+        done.wait()
+
+exam_requests.get_task("before", "token")
+threading.Thread(target=hold).start()
+held.wait()
+try:
+    in_a_child("child")
+finally:
+    done.set()
+"""
+    run(CHILD + script, FORK, url=server.url)
+
+
+def test_a_fork_amid_the_calls_of_other_threads_does_not_hang_the_child(server):
+    script = """
+sys.setswitchinterval(1e-6)
+exam_requests.get_task("first", "token")  # The very first call may take locks.
+done = threading.Event()
+
+def call():
+    while not done.is_set():
+        exam_requests.get_task("thread", "token")
+
+threads = [threading.Thread(target=call) for _ in range(4)]
+for thread in threads:
+    thread.start()
+try:
+    for _ in range(100):
+        in_a_child("child")
+finally:
+    done.set()
+"""
+    run(CHILD + script, FORK, url=server.url)
 
 
 # The process, and what others put into it.
@@ -273,15 +331,39 @@ def test_a_tracer_that_wraps_the_sessions_of_requests_sees_every_call(server):
     assert [sent.args[1].method for sent in traced.mock_calls] == [call.method for call in CALLS]
 
 
+@each(RECORDS)
+def test_a_hook_may_read_an_answer_before_the_call_does(server, call):
+    send = requests.Session.send
+
+    def read(*args, **kwargs):
+        response = send(*args, **kwargs)
+        assert response.json() == call.answer
+        return response
+
+    with patch.object(requests.Session, "send", read):
+        assert call().model_dump(mode="json", by_alias=True) == call.answer
+
+
 # https.
 
 
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
 @pytest.fixture
-def secure(aim, tmp_path, monkeypatch):
+def bundle(authority, tmp_path, monkeypatch):
+    """Trust an authority, by a file."""
+    file = tmp_path / "ca.pem"
+    file.write_bytes(authority.cert_pem.bytes())
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(file))
+    return file
+
+
+@pytest.fixture
+def secure(aim, authority, bundle):
     """Run a server that speaks https, with a certificate that is trusted."""
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(bundle := str(tmp_path / "ca.pem"))
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", bundle)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("localhost").configure_cert(context)
     with Server(reply, wrap=lambda plain: context.wrap_socket(plain, server_side=True)) as server:
@@ -298,19 +380,47 @@ def test_an_https_service_is_verified_with_requests_ca_bundle(secure, call):
 
 
 @each(CALLS)
-@pytest.mark.parametrize(
-    ("bundle", "why"),
-    [
-        ("", "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: "),
-        ("/nowhere/ca.pem", "Could not find a suitable TLS CA certificate bundle, invalid path: "),
-    ],
-)
-def test_a_certificate_that_is_not_trusted_is_a_503_and_nothing_is_sent(
-    secure, call, bundle, why, monkeypatch
-):
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", bundle)
-    assert call.fails(503).startswith(f"{UNANSWERED}{why}{bundle}")
+def test_a_certificate_that_is_not_trusted_is_a_503_and_nothing_is_sent(secure, call, monkeypatch):
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+    why = call.fails(503)
+    assert why.startswith(f"{UNANSWERED}[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed")
+    assert "REQUESTS_CA_BUNDLE" not in why
     assert not secure.requests
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (Path.unlink, "Could not find a suitable TLS CA certificate bundle, invalid path: "),
+        (lambda file: file.write_text(""), "[X509"),
+        (lambda file: file.write_bytes(ssl.PEM_cert_to_DER_cert(file.read_text())), ""),
+        (lambda file: file.write_text(file.read_text()[:200]), "[X509"),
+        (lambda file: file.write_text(trustme.CA().cert_pem.bytes().decode()), "[SSL: CERTIFICATE"),
+    ],
+    ids=["missing", "empty", "DER", "truncated", "of another authority"],
+)
+def test_a_bundle_that_cannot_work_is_named_and_a_corrected_one_works_without_a_restart(
+    secure, bundle, spoil, reason
+):
+    right = bundle.read_bytes()
+    spoil(bundle)
+    why = GET_TASK.fails(503)
+    assert why.startswith(UNANSWERED + reason)
+    assert why.endswith(f" (REQUESTS_CA_BUNDLE is {str(bundle)!r})")
+    bundle.write_bytes(right)
+    GET_TASK()
+
+
+def test_white_space_around_the_bundle_is_taken_off(secure, bundle, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", f" {bundle}\r\n")
+    GET_TASK()
+
+
+def test_the_bundle_is_not_named_over_http(bundle, aim):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        aim(f"http://127.0.0.1:{unused.getsockname()[1]}")
+        assert GET_TASK.fails(503) == f"{UNANSWERED}Connection refused"
 
 
 def test_a_certificate_for_another_name_is_a_503(secure, aim):

@@ -9,14 +9,12 @@ from pathlib import Path
 import pytest
 import requests
 
+from calls import COULD_NOT, MRD, NEVER
 from exam_models import AcquisitionTaskOut, MRISequenceOut
 
 COMMAND = [sys.executable, str(Path(__file__).parents[1] / "examples" / "exam_manager.py")]
 TASK, DAG, SEQUENCE = "/task/{task_id}", "/task/{dag_task_id}", "/sequence/{sequence_id}"
 CREATE, RESULT = "/result?task_id={task_id}", "/result/{result_id}"
-NEVER = "00000000-0000-0000-0000-000000000000"
-MRD = {"type": "MRD", "directory": "/data/1", "files": ["a.mrd"], "meta": {"snr": 4.5}}
-COULD_NOT = "Could not {}, either because it does not exist, or for another reason."
 FAILED = "Internal Server Error"
 
 

@@ -16,8 +16,7 @@ import pytest
 
 import exam_models
 import exam_requests
-from calls import task
-from test_payloads import META, NEWER
+from calls import META, NEWER, task
 
 # ScanHub's own settings of its static checks.
 RUFF = """

@@ -7,9 +7,7 @@ from fastapi import HTTPException
 
 import calls
 import exam_requests as exam
-from calls import CALLS, GET_TASK, each
-from test_exam_manager import COULD_NOT, MRD, NEVER
-from test_outcomes import ANSWERED
+from calls import ANSWERED, CALLS, COULD_NOT, GET_TASK, MRD, NEVER, each
 
 
 def test_an_acquisition_is_carried_out_and_reported(exam_manager):
@@ -59,7 +57,7 @@ def test_an_expired_token_is_a_401(exam_manager, call):
         (calls.CREATE_BLANK_RESULT, NEVER, 400, "Parent (task_id) does not exist."),
         (calls.DELETE_BLANK_RESULT, NEVER, 404, COULD_NOT.format("delete result")),
         (calls.SET_RESULT, NEVER, 404, COULD_NOT.format("update result")),
-        (calls.SET_RESULT, "nope", 502, f"{ANSWERED} 500"),
+        (calls.SET_RESULT, "nope", 502, f"{ANSWERED} 500; the id is not a UUID"),
     ],
 )
 def test_an_unknown_id_is_refused_as_the_exam_manager_says_it(
