@@ -10,7 +10,7 @@
 import logging
 import os
 import shutil
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +19,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.security import OAuth2PasswordBearer
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_exponential
 
 import exam_requests as exam
 from exam_models import ItemStatus, ResultType
@@ -123,16 +124,51 @@ def carry_out(message: Start | Progress | Upload) -> Any:
 
 
 def store(task_id: str, data: bytes, token: str) -> exam.ResultOut:
-    """Store what was measured; a result that cannot be completed is deleted again."""
+    """Store what was measured, and record it as a result of its task.
+
+    Until the file is complete, an error removes the folder and the blank result. From then
+    on nothing is deleted, whatever happens: nobody can measure again.
+    """
     result_id = str(exam.create_blank_result(task_id, token).id)
     directory = DATA_DIRECTORY / result_id  # Nothing that a device sends is part of a path.
-    try:
+    path = directory / "raw.mrd"
+    with ExitStack() as undo:
+        undo.callback(discard, result_id, token)
         directory.mkdir(parents=True)
-        (directory / "raw.mrd").write_bytes(data)
-        payload = exam.SetResult(type=ResultType.MRD, directory=str(directory), files=["raw.mrd"])
-        return exam.set_result(result_id, payload, token)
-    except Exception:
-        shutil.rmtree(directory, ignore_errors=True)
-        with suppress(HTTPException):  # The caller is to see the first error, not this one.
-            exam.delete_blank_result(result_id, token)
+        undo.callback(shutil.rmtree, directory, ignore_errors=True)
+        with open(f"{path}.part", "wb") as part:
+            part.write(data)
+            part.flush()
+            os.fsync(part.fileno())
+        os.replace(part.name, path)
+        undo.pop_all()  # The file is complete.
+    payload = exam.SetResult(type=ResultType.MRD, directory=str(directory), files=[path.name])
+    try:
+        return record(result_id, payload, token)
+    except BaseException:
+        logger.error(
+            "Result %s of task %s is not recorded, but complete: %s", result_id, task_id, path
+        )
         raise
+
+
+def discard(result_id: str, token: str) -> None:
+    """Delete a blank result; the caller is to see the first error, not one of this call."""
+    with suppress(HTTPException):
+        exam.delete_blank_result(result_id, token)
+
+
+def is_temporary(error: BaseException) -> bool:
+    """Tell whether the same call may succeed a little later."""
+    return isinstance(error, HTTPException) and error.status_code in {502, 503, 504}
+
+
+@retry(
+    retry=retry_if_exception(is_temporary),
+    wait=wait_exponential(multiplier=0.5, max=4),
+    stop=stop_after_delay(10),
+    reraise=True,
+)
+def record(result_id: str, payload: exam.SetResult, token: str) -> exam.ResultOut:
+    """Set a result, and repeat it for some ten seconds: to set it twice does no harm."""
+    return exam.set_result(result_id, payload, token)

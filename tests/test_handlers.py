@@ -1,25 +1,27 @@
 """The handlers of the examples, over real HTTP and a real WebSocket."""
 
 import base64
+import errno
 import json
 import logging
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import DEFAULT, Mock
 
 import pytest
 import requests
+import tenacity
 from fastapi import HTTPException
 from websockets.sync.client import connect
 
 import exam_requests
 import handlers
-from calls import TOKEN, task
+from calls import NEVER, TOKEN, task
 from exam_manager import serving
 from sockets import answer
-from test_exam_manager import NEVER
 
 DATA = b"what was measured\x00\xff"
 FIELDS = {"start": {}, "progress": {"progress": 42}}
@@ -130,7 +132,7 @@ def test_an_error_is_one_feedback_message(device, exam_manager):
     for command, task_id, token, status, detail in [
         ("start", NEVER, exam_manager.token, 404, "Task not found"),
         ("start", exam_manager.dag_task_id, exam_manager.token, 400, "not an acquisition task"),
-        ("progress", "..", exam_manager.token, 404, "the id names nothing"),
+        ("progress", "..", exam_manager.token, 404, "the id is '..'"),
         ("progress", exam_manager.task_id, exam_manager.expired_token, 401, "Invalid token."),
         ("upload", exam_manager.task_id, "no token", 401, "the access token is not a bearer token"),
     ]:
@@ -174,25 +176,116 @@ def test_a_device_may_hang_up_before_it_is_answered(serve, caplog):
     assert [record for record in caplog.records if record.levelno > logging.INFO] == []
 
 
-def test_a_failed_upload_leaves_no_result_and_no_file(device, exam_manager, data):
-    data.write_text("A file where the directory is to be.")
-    told = ask(device, message("upload", exam_manager.task_id, exam_manager.token))
-    assert told == {"command": "feedback", "status": 500, "detail": "Internal Server Error"}
-    assert exam_manager.results == {}
+# An upload. Until the file is complete, nothing of it stays; from then on, nothing is deleted.
 
 
-@pytest.mark.parametrize("deletion_fails", [False, True])
-def test_an_upload_that_is_not_recorded_is_undone_and_tells_the_first_error(
-    address, exam_manager, data, monkeypatch, deletion_fails
+@pytest.fixture
+def upload(exam_manager, monkeypatch):
+    """Upload without pauses between the tries to record it."""
+    monkeypatch.setattr(handlers.record.retry, "wait", tenacity.wait_none())
+    monkeypatch.setattr(handlers.record.retry, "stop", tenacity.stop_after_attempt(3))
+    return lambda: handlers.store(exam_manager.task_id, DATA, exam_manager.token)
+
+
+def test_an_upload_whose_result_cannot_be_created_leaves_nothing(
+    upload, exam_manager, data, monkeypatch
 ):
-    first, second = Mock(side_effect=HTTPException(502)), Mock(side_effect=HTTPException(503))
-    monkeypatch.setattr(exam_requests, "set_result", first)
-    if deletion_fails:
-        monkeypatch.setattr(exam_requests, "delete_blank_result", second)
-    response = post_result(address, exam_manager.task_id, exam_manager.token)
-    assert (response.status_code, response.json()) == (502, {"detail": "Bad Gateway"})
-    assert list(data.iterdir()) == []
-    assert len(exam_manager.results) == deletion_fails
+    monkeypatch.setattr(exam_manager, "token", exam_manager.expired_token)
+    with pytest.raises(HTTPException, match="Invalid token"):
+        upload()
+    assert (exam_manager.results, data.exists()) == ({}, False)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_an_upload_that_breaks_off_leaves_no_file_and_no_result(
+    upload, exam_manager, data, monkeypatch, step, error
+):
+    monkeypatch.setattr(os, step, Mock(side_effect=error))
+    with pytest.raises(type(error)):
+        upload()
+    assert (exam_manager.results, list(data.iterdir())) == ({}, [])
+
+
+def test_an_upload_that_breaks_off_tells_its_own_error_if_its_result_cannot_be_deleted(
+    upload, exam_manager, data, monkeypatch
+):
+    monkeypatch.setattr(os, "replace", Mock(side_effect=OSError("first")))
+    second = Mock(side_effect=HTTPException(503, "second"))
+    monkeypatch.setattr(exam_requests, "delete_blank_result", second)
+    with pytest.raises(OSError, match="first"):
+        upload()
+    assert (len(exam_manager.results), list(data.iterdir())) == (1, [])
+
+
+@pytest.mark.parametrize("there", ["a file", "an older folder"])
+def test_an_upload_that_cannot_have_its_folder_deletes_nothing_that_is_there_already(
+    upload, exam_manager, data, monkeypatch, there
+):
+    if there == "a file":
+        data.write_text("older")
+    else:
+        blank = exam_requests.create_blank_result(exam_manager.task_id, exam_manager.token)
+        monkeypatch.setattr(exam_requests, "create_blank_result", Mock(return_value=blank))
+        (data / str(blank.id)).mkdir(parents=True)
+        (data / str(blank.id) / "raw.mrd").write_text("older")
+    with pytest.raises(OSError, match="exists|Not a directory"):
+        upload()
+    assert exam_manager.results == {}
+    assert (data if data.is_file() else next(data.rglob("*.mrd"))).read_text() == "older"
+
+
+@pytest.mark.parametrize("error", [401, 404, 422, 500, 502, 503, 504, RuntimeError(), SystemExit()])
+def test_a_complete_file_stays_whatever_becomes_of_its_record(
+    upload, exam_manager, data, monkeypatch, caplog, error
+):
+    call = Mock(side_effect=HTTPException(error) if isinstance(error, int) else error)
+    monkeypatch.setattr(exam_requests, "set_result", call)
+    with pytest.raises(type(call.side_effect)):
+        upload()
+    ((result_id, held),) = exam_manager.results.items()
+    path = data / result_id / "raw.mrd"
+    assert [*path.parent.iterdir()] == [path]
+    assert (path.read_bytes(), held["type"]) == (DATA, "NOT_SET")
+    assert call.call_count == (3 if error in {502, 503, 504} else 1)
+    (log,) = [log.message for log in caplog.records if log.levelname == "ERROR"]
+    which = f"Result {result_id} of task {exam_manager.task_id}"
+    assert log == f"{which} is not recorded, but complete: {path}"
+
+
+def test_an_upload_whose_record_fails_for_a_moment_is_recorded(upload, exam_manager, monkeypatch):
+    moment = [HTTPException(503), HTTPException(504), DEFAULT]
+    call = Mock(side_effect=moment, wraps=exam_requests.set_result)
+    monkeypatch.setattr(exam_requests, "set_result", call)
+    assert upload().type == "MRD"
+    assert [held["type"] for held in exam_manager.results.values()] == ["MRD"]
+
+
+def test_an_upload_whose_last_answer_is_late_is_recorded_and_complete(
+    upload, exam_manager, data, serve, short
+):
+    manager = exam_manager.url
+
+    def late(connection, request):
+        line, *fields = request.partition(b"\r\n\r\n")[0].decode().split("\r\n")
+        method, path, _ = line.split()
+        headers = dict(field.split(": ") for field in fields)
+        body = request.partition(b"\r\n\r\n")[2]
+        got = requests.request(method, manager + path, headers=headers, data=body, timeout=10)
+        if method != "PUT":
+            connection.sendall(answer(got.status_code, got.json()))
+
+    serve(late)
+    with pytest.raises(HTTPException, match="sent nothing for 0.2 s"):
+        upload()
+    (held,) = exam_manager.results.values()
+    assert Path(held["directory"], *held["files"]).read_bytes() == DATA
+
+
+def test_a_record_is_repeated_for_some_ten_seconds_with_growing_pauses():
+    retry = handlers.record.retry
+    pauses = [retry.wait(Mock(attempt_number=number)) for number in range(1, 6)]
+    assert (pauses, retry.stop.max_delay) == ([0.5, 1, 2, 4, 4], 10)
 
 
 def test_while_calls_wait_another_request_is_answered(address, device, serve):
