@@ -19,7 +19,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.security import OAuth2PasswordBearer
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
-from tenacity import retry, retry_if_exception, stop_after_delay, wait_exponential
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
 import exam_requests as exam
 from exam_models import ItemStatus, ResultType
@@ -124,31 +124,22 @@ def carry_out(message: Start | Progress | Upload) -> Any:
 
 
 def store(task_id: str, data: bytes, token: str) -> exam.ResultOut:
-    """Store what was measured, and record it as a result of its task.
-
-    Until the file is complete, an error removes the folder and the blank result. From then
-    on nothing is deleted, whatever happens: nobody can measure again.
-    """
+    """Store what was measured, and record it as a result of its task."""
     result_id = str(exam.create_blank_result(task_id, token).id)
     directory = DATA_DIRECTORY / result_id  # Nothing that a device sends is part of a path.
-    path = directory / "raw.mrd"
-    with ExitStack() as undo:
+    path, part = directory / "raw.mrd", directory / "raw.mrd.part"
+    with ExitStack() as undo:  # An error before the file is complete removes what is there.
         undo.callback(discard, result_id, token)
         directory.mkdir(parents=True)
         undo.callback(shutil.rmtree, directory, ignore_errors=True)
-        with open(f"{path}.part", "wb") as part:
-            part.write(data)
-            part.flush()
-            os.fsync(part.fileno())
-        os.replace(part.name, path)
-        undo.pop_all()  # The file is complete.
+        part.write_bytes(data)
+        os.replace(part, path)
+        undo.pop_all()  # From here on nothing is deleted: nobody can measure again.
     payload = exam.SetResult(type=ResultType.MRD, directory=str(directory), files=[path.name])
-    try:
-        return record(result_id, payload, token)
+    try:  # To set a result twice does no harm.
+        return repeat(exam.set_result, result_id, payload, token)
     except BaseException:
-        logger.error(
-            "Result %s of task %s is not recorded, but complete: %s", result_id, task_id, path
-        )
+        logger.error("Result %s of task %s is not recorded: %s", result_id, task_id, path)
         raise
 
 
@@ -158,17 +149,9 @@ def discard(result_id: str, token: str) -> None:
         exam.delete_blank_result(result_id, token)
 
 
-def is_temporary(error: BaseException) -> bool:
-    """Tell whether the same call may succeed a little later."""
-    return isinstance(error, HTTPException) and error.status_code in {502, 503, 504}
-
-
-@retry(
-    retry=retry_if_exception(is_temporary),
+repeat = Retrying(  # For some ten seconds, with growing pauses.
+    retry=retry_if_exception(lambda error: getattr(error, "status_code", 0) in {502, 503, 504}),
     wait=wait_exponential(multiplier=0.5, max=4),
     stop=stop_after_delay(10),
     reraise=True,
 )
-def record(result_id: str, payload: exam.SetResult, token: str) -> exam.ResultOut:
-    """Set a result, and repeat it for some ten seconds: to set it twice does no harm."""
-    return exam.set_result(result_id, payload, token)

@@ -5,6 +5,7 @@ The stand-in of ScanHub's library is the bundled models; like it, it ignores unk
 
 import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -17,6 +18,8 @@ import pytest
 import exam_models
 import exam_requests
 from calls import META, NEWER, task
+
+ROOT = Path(__file__).parent.parent
 
 # ScanHub's own settings of its static checks.
 RUFF = """
@@ -133,9 +136,94 @@ def test_a_library_of_scanhub_that_fails_to_import_is_an_error(
         runpy.run_path(exam_requests.__file__)
 
 
+# The upload of docs/scanhub.md, pasted into a handler of ScanHub's shape and names.
+
+UPLOAD = '''\
+"""Device manager."""
+
+IMPORTS
+import app.api.exam_requests as exam_requests
+from scanhub_libraries.models import ResultType
+
+
+FUNCTIONS
+
+async def upload(
+    task_id: str, pieces: list[bytes], size: int, data_lake: Path, user_access_token: str
+) -> str:
+    """Take an upload, and return the feedback."""
+    blank_result = exam_requests.create_blank_result(task_id, user_access_token)
+    result_directory = data_lake / str(blank_result.id)
+    file_path = result_directory / "raw.mrd"
+    tmp_path = result_directory / "raw.mrd.part"
+BLOCK
+    (result_directory / "parameters.json").write_text("{}")
+    payload = exam_requests.SetResult(
+        type=ResultType.MRD, directory=str(result_directory), files=[file_path.name]
+    )
+CALL
+    return "stored"
+'''
+MEASURED = """\
+result_directory.mkdir(parents=True)
+        with tmp_path.open("wb") as file:
+            for piece in pieces:
+                file.write(piece)
+        if tmp_path.stat().st_size != size:
+            return "wrong size"
+        tmp_path.rename(file_path)
+"""
+SCRIPT = """
+import asyncio, logging, sys
+from pathlib import Path
+from app.api import handler
+
+task_id, token, data_lake = sys.argv[1:]
+
+async def main():
+    for pieces, size in (([b"what ", b"was"], 8), ([b"what"], 9), ([b"what", None], 9)):
+        try:
+            print(await handler.upload(task_id, pieces, size, Path(data_lake), token))
+        except TypeError:
+            print("broken off")
+    handler.exam_requests.set_result = lambda *_: 1 / 0
+    try:
+        await handler.upload(task_id, [b"measured"], 8, Path(data_lake), token)
+    except ZeroDivisionError:
+        print("not recorded")
+
+logging.basicConfig(format="%(message)s")
+asyncio.run(main())
+"""
+
+
+def test_the_upload_for_scanhub_deletes_what_is_incomplete_and_nothing_else(
+    scanhub, exam_manager, tmp_path, monkeypatch
+):
+    page = (ROOT / "docs" / "scanhub.md").read_text()
+    _, imports, functions, block, call = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    handler = UPLOAD.replace("IMPORTS", imports).replace("FUNCTIONS", functions)
+    handler = handler.replace("BLOCK\n", re.sub("# HERE: .*\n", MEASURED, block))
+    (scanhub / "app" / "api" / "handler.py").write_text(handler.replace("CALL\n", call))
+    (scanhub / "script.py").write_text(SCRIPT)
+    run(scanhub, "ruff check app")
+    run(scanhub, "mypy app/api/handler.py")
+    monkeypatch.setenv("EXAM_MANAGER_URL", exam_manager.url)
+    lake = tmp_path / "lake"
+    told = run(scanhub, f"script {exam_manager.task_id} {exam_manager.token} {lake}").splitlines()
+    kept = {path.parent.name: path.read_bytes() for path in lake.rglob("raw.*")}
+    assert {kept[result_id]: held["type"] for result_id, held in exam_manager.results.items()} == {
+        b"what was": "MRD",
+        b"measured": "NOT_SET",
+    }
+    assert len(kept) == len([*lake.iterdir()]) == 2
+    unrecorded = next(path for path in lake.rglob("raw.mrd") if path.read_bytes() == b"measured")
+    log = f"Result {unrecorded.parent.name} is not recorded: {unrecorded}"
+    assert told == ["stored", "wrong size", "broken off", log, "not recorded"]
+
+
 # Elsewhere.
 
-ROOT = Path(__file__).parent.parent
 PYRIGHT = dict(typeCheckingMode="standard", reportUnnecessaryTypeIgnoreComment="error")
 
 
