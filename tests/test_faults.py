@@ -9,21 +9,9 @@ from contextlib import ExitStack
 
 import pytest
 
+import calls
 import exam_requests
-from calls import (
-    ANSWERED,
-    CALLS,
-    GET_SEQUENCE,
-    GET_TASK,
-    PUTS,
-    RECORDS,
-    TOKEN,
-    UNANSWERED,
-    called,
-    each,
-    fail_at_once,
-    task,
-)  # fmt: skip
+from calls import ANSWERED, CALLS, GET_TASK, UNANSWERED, each, fail_at_once, task
 from sockets import Server, answer, close, reset
 
 
@@ -43,7 +31,7 @@ def sends(*pieces, then=close):
 
     def send(connection, request):
         # The documented status, so that it is the body that is read.
-        status = b" %d " % called(request).status
+        status = b" %d " % calls.called(request).status
         for piece in pieces:
             connection.sendall(piece.replace(b" 200 ", status.replace(b" 204 ", b" 404 "), 1))
         then(connection)
@@ -154,7 +142,7 @@ def test_a_server_that_is_silent_within_the_handshake_is_a_504(serve, aim, short
     assert fail_at_once(504) == {UNCONNECTED}
 
 
-@each(PUTS)
+@each(calls.PUTS)
 def test_a_server_that_does_not_take_the_body_is_a_504(aim, call, short):
     payload = type(call.payload()).model_validate(call.answer | {"later": "7" * 2**24})
     with socket.create_server(("127.0.0.1", 0)) as deaf:
@@ -197,7 +185,8 @@ def test_a_fault_is_called_what_it_is(serve, call, fault, monkeypatch):
     assert len(server.requests) == (2 if repeated else 1)
 
 
-def test_a_refused_connection_is_a_503(aim):
+def test_a_refused_connection_is_a_503_that_speaks_of_no_bundle_over_http(aim, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere")
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         aim(f"http://127.0.0.1:{unused.getsockname()[1]}")
@@ -221,7 +210,7 @@ def test_an_address_that_is_none_is_a_503_with_the_reason(aim, url, why):
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_not_followed_and_says_where_it_leads(serve, call, status):
     with Server(sends(answer(200, task()))) as other:
-        serve(sends(answer(status, None, f"Location: {other.url}/login?state={TOKEN}")))
+        serve(sends(answer(status, None, f"Location: {other.url}/login?state={calls.TOKEN}")))
         assert call.fails(502) == f"{ANSWERED} {status}, a redirect to {other.url}"
         assert other.connections == 0
 
@@ -260,11 +249,11 @@ def test_an_answer_that_ends_with_its_connection_is_read(serve):
 
 def test_a_sequence_of_many_pieces_is_whole(serve):
     lines = "".join(f"{number} 0.25 -1\n" for number in range(200_000))
-    serve(sends(answer(200, {**GET_SEQUENCE.answer, "seq_file": lines}), then=quiet))
-    assert GET_SEQUENCE().seq_file == lines
+    serve(sends(answer(200, {**calls.GET_SEQUENCE.answer, "seq_file": lines}), then=quiet))
+    assert calls.GET_SEQUENCE().seq_file == lines
 
 
-@each(RECORDS)
+@each(calls.RECORDS)
 def test_an_answer_that_a_proxy_compressed_is_read(serve, call):
     body = gzip.compress(json.dumps(call.answer).encode())
     serve(sends(head("200 OK\r\nContent-Encoding: gzip", body), body, then=quiet))

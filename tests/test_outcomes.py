@@ -13,24 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from responses import matchers
 
+import calls
 import exam_requests
-from calls import (
-    ANSWERED,
-    CALLS,
-    GET_SEQUENCE,
-    GET_TASK,
-    MRD,
-    NEVER,
-    PAYLOAD_VALUE,
-    RECORDS,
-    SET_RESULT,
-    SET_TASK,
-    TOKEN,
-    UNANSWERED,
-    anything,
-    each,
-    task,
-)  # fmt: skip
+from calls import ANSWERED, CALLS, GET_TASK, RECORDS, SET_RESULT, TOKEN, UNANSWERED, each
 
 
 def answered(call, status, body, raised=None, **arguments):
@@ -82,7 +67,7 @@ def test_any_other_status_is_a_502_that_names_it(call):
 
 TAGS = "using 'task_type' does not match any of the expected tags: 'ACQUISITION', 'DAG'"
 INTEGER = "Input should be a valid integer, unable to parse string as an integer"
-CHOICES = "Input should be 'MRD', 'NUMPY' or 'NOT_SET'"
+CHOICES = "Input should be 'calls.MRD', 'NUMPY' or 'NOT_SET'"
 
 
 @pytest.mark.parametrize(
@@ -92,23 +77,26 @@ CHOICES = "Input should be 'MRD', 'NUMPY' or 'NOT_SET'"
         ("int_parsing", INTEGER, INTEGER),
         ("enum", CHOICES, CHOICES),
         ("literal_error", CHOICES, CHOICES),
-        ("value_error", f"Value error, {PAYLOAD_VALUE}", "Value error"),
-        ("assertion_error", f"Assertion failed, {PAYLOAD_VALUE}", "Assertion failed"),
+        ("value_error", f"Value error, {calls.PAYLOAD_VALUE}", "Value error"),
+        ("assertion_error", f"Assertion failed, {calls.PAYLOAD_VALUE}", "Assertion failed"),
         ("uuid_parsing", "Input should be a valid UUID, found `n`", "Input should be a valid UUID"),
         ("union_tag_invalid", f"Input tag 'a, 'b'' found {TAGS}", f"Input tag found {TAGS}"),
     ],
 )
 def test_a_list_of_problems_becomes_field_and_message_without_values(kind, message, shown):
-    problem = {"type": kind, "msg": message, "input": PAYLOAD_VALUE}
+    problem = {"type": kind, "msg": message, "input": calls.PAYLOAD_VALUE}
     problems = [problem | {"loc": loc} for loc in (["body"], ["body", "files", 3])]
     assert answered(SET_RESULT, 422, {"detail": problems}) == f"{shown}; files.3: {shown}"
 
 
 @pytest.mark.parametrize(
     ("call", "record_id", "why"),
-    [(call, NEVER, "") for call in CALLS if call != GET_SEQUENCE]
-    + [(call, "task-1", "; the id is not a UUID") for call in CALLS if call != GET_SEQUENCE]
-    + [(GET_SEQUENCE, "0aF" * 8, ""), (GET_SEQUENCE, NEVER, "; the id is not an ObjectId")],
+    [(call, calls.NEVER, "") for call in CALLS if call != calls.GET_SEQUENCE]
+    + [(call, "task-1", "; the id is not a UUID") for call in CALLS if call != calls.GET_SEQUENCE]
+    + [
+        (calls.GET_SEQUENCE, "0aF" * 8, ""),
+        (calls.GET_SEQUENCE, calls.NEVER, "; the id is not an ObjectId"),
+    ],
 )
 def test_a_500_says_if_the_id_is_one_that_the_exam_manager_answers_so(call, record_id, why):
     why = f"{ANSWERED} 500{why}"
@@ -119,22 +107,19 @@ def test_a_500_says_if_the_id_is_one_that_the_exam_manager_answers_so(call, reco
 
 
 @pytest.mark.parametrize("task_type", ["DAG", "RECONSTRUCTION", "PROCESSING", "LATER", 5, None])
-@pytest.mark.parametrize(("call", "status"), [(GET_TASK, 400), (SET_TASK, 502)])
-def test_a_task_of_another_type_is_a_400_of_get_task_and_a_502_of_set_task(
+@pytest.mark.parametrize(("call", "status"), [(GET_TASK, 400), (calls.SET_TASK, 502)])
+def test_another_type_of_task_is_a_400_of_get_task_and_a_502_of_set_task(
     mock, call, status, task_type
 ):
-    mock.add(call.method, call.url(), json=task(task_type=task_type))
+    mock.add(call.method, call.url(), json=calls.task(task_type=task_type))
     assert call.fails(status) == "it is not an acquisition task"
 
 
-NOT_JSON = [
-    *("", "<html></html>", '{"name": "\\ud800"}', '{"name": "abc', b'{"name": "\xff"}'),
-    *('{"name": ' + "[" * 100_000, b"\x1f\x8b\x08"),
-]
+NOT_JSON = ["", "<html></html>", '{"name": "\\ud800"}', '{"name": "abc', b'{"name": "\xff"}']
 
 
 @each(RECORDS)
-@pytest.mark.parametrize("body", NOT_JSON, ids=range(len(NOT_JSON)))
+@pytest.mark.parametrize("body", [*NOT_JSON, '{"name": ' + "[" * 100_000], ids=range(6))
 def test_a_body_that_is_not_json_is_a_502_that_speaks_of_no_model(call, body):
     assert answered(call, call.status, body, 502) == "the answer is not JSON"
 
@@ -157,27 +142,17 @@ def test_the_fields_that_are_wrong_are_named(mock, call):
     assert "id: Field required" in why
 
 
-problems = st.fixed_dictionaries(
-    {"msg": st.text() | st.integers(), "type": st.sampled_from(["enum", "value_error", 5, []])},
-    optional={
-        "loc": st.lists(st.text() | st.integers())
-        | st.text()
-        | st.dictionaries(st.text(), st.none())
-        | st.none()
-    },
-)
+anything = st.none() | st.text() | st.integers() | st.lists(st.text())
+problems = st.lists(st.fixed_dictionaries({"msg": anything, "type": anything, "loc": anything}))
 bodies = st.recursive(
-    st.none() | st.text() | st.integers() | st.lists(problems),
-    lambda values: st.lists(values) | st.dictionaries(st.just("detail") | st.text(), values),
+    anything | problems | st.fixed_dictionaries({"detail": problems}),
+    lambda values: st.lists(values) | st.dictionaries(st.text(), values),
 )
 
 
 @each(CALLS)
-@anything
-@given(
-    status=st.integers(200, 599),
-    body=st.binary() | bodies.map(json.dumps),
-)
+@calls.anything
+@given(status=st.integers(200, 599), body=st.binary() | bodies.map(json.dumps))
 def test_any_status_with_any_body_is_a_model_or_an_http_exception(call, status, body):
     if (call.method, status) == ("DELETE", 204):
         return
@@ -272,7 +247,7 @@ def test_a_mock_that_does_not_match_says_so(mock, record_id, matcher, mismatch):
     mock.put(SET_RESULT.url(record_id), match=[matcher])
     mock.assert_all_requests_are_fired = False
     with pytest.raises(exam_requests.HTTPException, match=mismatch) as raised:
-        SET_RESULT(payload=exam_requests.SetResult(**MRD))
+        SET_RESULT(payload=exam_requests.SetResult(**calls.MRD))
     refused = "Connection refused by Responses - the call doesn't match any registered mock."
     assert f"Error updating result: {UNANSWERED}{refused}" in raised.value.detail
     assert raised.value.status_code == 503

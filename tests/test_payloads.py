@@ -18,20 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import AfterValidator, BaseModel, Field, PlainSerializer
 
-from calls import (
-    GET_TASK,
-    META,
-    NEWER,
-    PAYLOAD_VALUE,
-    PUTS,
-    SET_RESULT,
-    SET_TASK,
-    TASK_ID,
-    anything,
-    each,
-    result,
-    task,
-)
+import calls
+from calls import GET_TASK, PAYLOAD_VALUE, PUTS, SET_RESULT, SET_TASK, TASK_ID, each, result, task
 from exam_requests import AcquisitionTaskOut, ResultOut, SetResult
 
 
@@ -97,7 +85,7 @@ json_values = st.recursive(
 )
 
 
-@anything
+@calls.anything
 @given(meta=st.dictionaries(st.text(), json_values))
 def test_meta_goes_out_and_comes_back_as_it_is(meta):
     with responses.RequestsMock() as mock:
@@ -238,14 +226,14 @@ def test_fields_of_a_subclass_are_sent_and_those_of_a_parent_alone_as_well():
 def everywhere(record):
     """Add fields that are newer than the models to a record and to all records in it."""
     if isinstance(record, dict):
-        return {key: everywhere(value) for key, value in record.items()} | NEWER
+        return {key: everywhere(value) for key, value in record.items()} | calls.NEWER
     return [everywhere(value) for value in record] if isinstance(record, list) else record
 
 
 @pytest.mark.parametrize("numbers", [1, 300_000])
 def test_a_task_that_is_read_changed_and_written_back_loses_no_field(mock, numbers):
     held = everywhere(task(device_id=TASK_ID, datetime_updated="2026-02-03T04:05:07"))
-    held["results"][0]["meta"] = META | {"echo": [0.5] * numbers}
+    held["results"][0]["meta"] = calls.META | {"echo": [0.5] * numbers}
     mock.get(SET_TASK.url(), json=held)
     mock.put(SET_TASK.url(), json=held | {"progress": 42})
     changed = GET_TASK()
@@ -257,7 +245,7 @@ def test_a_task_that_is_read_changed_and_written_back_loses_no_field(mock, numbe
 
 
 def test_a_result_that_is_read_changed_and_written_back_loses_no_field(mock):
-    held = result(meta=META) | NEWER
+    held = result(meta=calls.META) | calls.NEWER
     mock.put(SET_RESULT.url(), json=held)
     changed = ResultOut.model_validate(held)
     changed.files = ["b.mrd"]
