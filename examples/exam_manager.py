@@ -41,7 +41,7 @@ TOKEN_SECONDS = 3600.0  # A token lapses after this time without use.
 SEQUENCE_FILE = Path(__file__).with_name("gradient_echo.seq")
 
 NOT_DONE = "Could not {}, either because it does not exist, or for another reason."
-WRONG_LINK = "Invalid link to workflow. A template needs a template, an instance an instance."
+WRONG_LINK = "Invalid link to workflow. Instance needs to refer to instance, template to template."
 
 
 # What the service takes. Unlike those of `exam_models`, these models drop a field that they
@@ -203,7 +203,7 @@ def stored(payload: BaseModel) -> Record:
     """Return a payload as it is held; what a column of the database refuses is a ValueError."""
     fields = payload.model_dump()
     json.dumps(fields, default=str, allow_nan=False)
-    for value in fields.values():
+    for value in [*fields.values(), *fields.get("files", [])]:
         if isinstance(value, str) and "\0" in value:
             raise ValueError
         if isinstance(value, int) and not -(2**31) <= value < 2**31:
@@ -229,7 +229,7 @@ TaskPayload = Annotated[AcquisitionTask | DAGTask, Body(discriminator="task_type
 # The operations wait for nothing: no two run at once, so the records need no lock. An id that
 # is no UUID is a ValueError, which the service answers with a 500, but for `get_task`.
 #
-# The first five are not for a device manager, but where a careless id or path leads. An id
+# The first six are not for a device manager, but where a careless id or path leads. An id
 # reaches them with "%2F" for the slash, too: uvicorn decodes it before a route is looked for.
 router = APIRouter(prefix="/api/v1/exam")
 
@@ -259,6 +259,13 @@ async def get_sequence_file(sequence_id: str, manager: Manager) -> Response:
     """Get the file of a sequence alone."""
     sequence = await get_sequence(sequence_id, manager)
     return Response(sequence["seq_file"], media_type="application/octet-stream")
+
+
+@router.get("/sequence/{sequence_id}/header")
+async def get_sequence_header(sequence_id: str, manager: Manager) -> Record:
+    """Get a sequence without its files."""
+    sequence = await get_sequence(sequence_id, manager)
+    return {**sequence, "seq_file": None, "xml_file": None}
 
 
 @router.delete("/{exam_id}", status_code=204)
@@ -294,8 +301,11 @@ async def update_task(task_id: str, payload: TaskPayload, manager: Manager) -> R
     if task_id not in manager.tasks:
         raise HTTPException(404, NOT_DONE.format("update workflow"))
     fields = stored(payload)
-    if not fields.items() <= manager.tasks[task_id].items():
-        manager.tasks[task_id].update(fields, datetime_updated=now())
+    held = manager.tasks[task_id]
+    if not fields.items() <= held.items():
+        for name in {*DAGTask.model_fields} - {*fields}:  # Of a DAG task that is one no more.
+            held.pop(name, None)
+        held.update(fields, datetime_updated=now())
     return manager.task(task_id)
 
 

@@ -2,55 +2,44 @@
 
 import json
 import socket
+import socketserver
 import struct
 import threading
 import time
+from contextlib import suppress
 
 from calls import called
 
 
-class Server:
+class Server(socketserver.ThreadingTCPServer):
     """A server on a loopback port; it notes each request whole, and passes it to `answer`."""
 
+    daemon_threads = True
+    request_queue_size = 200
+
     def __init__(self, answer, wrap=lambda plain: plain):
-        self._answer = answer
-        self._wrap = wrap
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=200)
-        self._open = []
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self.requests = []
-        self.connections = 0
+        super().__init__(("127.0.0.1", 0), None)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.requests, self.connections = [], 0
+        self._answer, self._wrap = answer, wrap
 
     def __enter__(self):
-        threading.Thread(target=self._accept, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=[0.01], daemon=True).start()
         return self
 
     def __exit__(self, *_):
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for connection in self._open:
-            close(connection)
+        self.shutdown()
+        self.server_close()
 
-    def _accept(self):
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
+    def get_request(self):
+        self.connections += 1
+        return super().get_request()
 
-    def _converse(self, connection):
-        try:
-            connection = self._wrap(connection)
-            self._open.append(connection)
+    def finish_request(self, plain, _):
+        with suppress(OSError), self._wrap(plain) as connection:  # Either side may close it.
             while request := receive(connection):
                 self.requests.append(request)
                 self._answer(connection, request)
-        except OSError:
-            pass  # The client, or the answer, has closed the connection.
-        finally:
-            connection.close()
 
 
 def receive(connection):
@@ -83,13 +72,7 @@ def reply(connection, request):
     connection.sendall(answer(call.status, call.answer))
 
 
-def close(connection):
-    """Close a connection, also under a thread that waits for it."""
-    try:
-        connection.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass
-    connection.close()
+close = socket.socket.close
 
 
 def reset(connection):

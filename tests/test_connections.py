@@ -75,15 +75,11 @@ def test_a_get_and_a_put_are_repeated_once_where_no_answer_began(serve, call, en
     assert server.requests[1].split(b"\r\n\r\n")[1] == server.requests[2].split(b"\r\n\r\n")[1]
 
 
-def aborted():
-    """Return what requests raises where the own system aborts a connection: Windows, a VPN."""
-    cause = ConnectionAbortedError(errno.ECONNABORTED, "Software caused connection abort")
-    return requests.ConnectionError(urllib3.exceptions.ProtocolError("Aborted.", cause))
-
-
 @each(CALLS)
-def test_an_aborted_connection_is_a_dropped_one(mock, call):
-    mock.add(call.method, call.url(), body=aborted())
+def test_a_connection_that_the_own_system_aborts_is_a_dropped_one(mock, call):
+    abort = ConnectionAbortedError(errno.ECONNABORTED, "Software caused connection abort")
+    raised = requests.ConnectionError(urllib3.exceptions.ProtocolError("Aborted.", abort))
+    mock.add(call.method, call.url(), body=raised)
     if call in ONCE:
         assert call.fails(503) == f"{UNANSWERED}Software caused connection abort"
     else:
@@ -182,10 +178,8 @@ def test_forty_calls_at_once_reach_the_server_at_once(serve, monkeypatch):
 
 
 def test_no_cookie_reaches_another_request(serve):
-    def set_cookie(connection, _):
-        connection.sendall(answer(200, task(), "Set-Cookie: session=max; Path=/"))
-
-    server = serve(set_cookie)
+    cookie = answer(200, task(), "Set-Cookie: session=max; Path=/")
+    server = serve(lambda connection, _: connection.sendall(cookie))
     for token in ("max", "eva", "max"):
         GET_TASK(token=token)
         SET_TASK(token=token)
@@ -335,25 +329,23 @@ def test_a_tracer_that_wraps_the_sessions_of_requests_may_read_every_answer(serv
 # https.
 
 
-@pytest.fixture(scope="module")
-def authority():
-    return trustme.CA()
+AUTHORITY = trustme.CA()
 
 
 @pytest.fixture
-def bundle(authority, tmp_path, monkeypatch):
+def bundle(tmp_path, monkeypatch):
     """Trust an authority, by a file."""
     file = tmp_path / "ca.pem"
-    file.write_bytes(authority.cert_pem.bytes())
+    file.write_bytes(AUTHORITY.cert_pem.bytes())
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(file))
     return file
 
 
 @pytest.fixture
-def secure(aim, authority, bundle):
+def secure(aim, bundle):
     """Run a server that speaks https, with a certificate that is trusted."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(context)
+    AUTHORITY.issue_cert("localhost").configure_cert(context)
     with Server(reply, wrap=lambda plain: context.wrap_socket(plain, server_side=True)) as server:
         aim(f"https://localhost:{server.url.rpartition(':')[2]}")
         yield server

@@ -1,4 +1,4 @@
-"""The exam manager of the examples, beside what was recorded of the real one."""
+"""The exam manager of the examples, beside what was recorded of the real one, and calls to it."""
 
 import json
 import socket
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import requests
+from fastapi import HTTPException
 
-from calls import COULD_NOT, MRD, NEVER
+from calls import CALLS, COULD_NOT, MRD, NEVER, each
 from exam_models import AcquisitionTaskOut, MRISequenceOut
 
 COMMAND = [sys.executable, str(Path(__file__).parents[1] / "examples" / "exam_manager.py")]
@@ -55,6 +56,7 @@ def ask(exam_manager):
         (f"POST /result?task_id={NEVER}", None, 400, "Parent (task_id) does not exist."),
         ("POST /result?task_id=nope", None, 500, FAILED),
         ("POST /result", None, 422, ["query", "task_id"]),
+        (f"PUT {RESULT}", {"files": ["a\0b"]}, 500, FAILED),
         (f"PUT /result/{NEVER}", {}, 404, COULD_NOT.format("update result")),
         ("PUT /result/nope", {}, 500, FAILED),
         (f"PUT {RESULT}", {"type": "FOO"}, 422, ["body", "type"]),
@@ -106,11 +108,16 @@ def test_an_update_resets_what_it_leaves_out_and_dates_a_change(ask):
     assert ask("PUT", TASK, {}).json() == after
 
 
+def test_an_acquisition_that_replaces_a_dag_task_drops_its_fields(ask):
+    assert "dag_id" not in ask("PUT", DAG, {}).json()
+
+
 def test_a_template_is_part_of_a_template_alone(ask, exam_manager):
     for workflows in ([], exam_manager.exams.values()):
         exam_manager.templates.update(workflows)
         told = ask("PUT", TASK, {"is_template": not workflows}).json()["detail"]
-        assert told.startswith("Invalid link to workflow. ")
+        link = "Instance needs to refer to instance, template to template."
+        assert told == f"Invalid link to workflow. {link}"
         assert ask("PUT", TASK, {"is_template": bool(workflows)}).status_code == 200
 
 
@@ -131,6 +138,7 @@ def test_a_slash_in_an_id_is_one(ask, exam_manager, slash):
     dag["is_template"] = True
     assert ask("GET", f"/task/templates{slash}all").json() == [dag]
     assert ask("GET", f"{SEQUENCE}{slash}file").text.startswith("# Pulseq")
+    assert ask("GET", f"{SEQUENCE}{slash}header").status_code == 200
 
 
 def test_what_the_command_exports_outlasts_a_restart_if_it_is_asked_to():
@@ -161,3 +169,23 @@ def test_a_port_that_is_taken_is_told_in_one_line():
         ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
     told = f"Port {port} of 127.0.0.1: Address already in use\n"
     assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", told)
+
+
+# A device manager's calls to it.
+
+
+@each(CALLS)
+def test_an_expired_token_is_a_401(exam_manager, call):
+    assert call.fails(401, token=exam_manager.expired_token) == "Invalid token."
+
+
+@each(CALLS)
+def test_an_id_with_a_path_in_it_reaches_no_other_record(exam_manager, call):
+    held = (exam_manager.exams, exam_manager.tasks, exam_manager.results)
+    before = [dict(records) for records in held]
+    paths = [f"../{next(iter(exam_manager.exams))}", f"../task/{exam_manager.task_id}"]
+    paths += [f"{exam_manager.task_id}?x=1", f"x/../{exam_manager.task_id}", "templates/all"]
+    for path in paths:
+        with pytest.raises(HTTPException):
+            call(path, token=exam_manager.token)
+    assert [dict(records) for records in held] == before

@@ -58,23 +58,21 @@ def quiet(connection):
 # Time limits.
 
 UNCONNECTED = "no connection to the exam manager in 0.2 s"
-SILENT = "the exam manager sent nothing for 0.2 s"
-DELAYS = {
-    "silent after accepting": (sends(then=quiet), SILENT),
-    "silent within the status line": (sends(b"HTTP/1.1 20", then=quiet), SILENT),
-    "silent within the headers": (sends(HEAD[:-2], then=quiet), SILENT),
-    "silent before the body": (sends(HEAD, then=quiet), SILENT),
-    "silent within the body": (sends(HEAD, BODY[:99], then=quiet), SILENT),
-    "silent within a chunk": (sends(CHUNKED, b"5\r\n{", then=quiet), SILENT),
-    "silent between chunks": (sends(CHUNKED, b"1\r\n{\r\n", then=quiet), SILENT),
+SILENCES = {
+    "after accepting": [],
+    "within the status line": [b"HTTP/1.1 20"],
+    "within the headers": [HEAD[:-2]],
+    "before the body": [HEAD],
+    "within the body": [HEAD, BODY[:99]],
+    "within a chunk": [CHUNKED, b"5\r\n{"],
+    "between chunks": [CHUNKED, b"1\r\n{\r\n"],
 }
 
 
-@pytest.mark.parametrize("delay", DELAYS)
-def test_a_delay_is_a_504_that_names_the_limit_and_is_not_repeated(serve, delay, short):
-    behaviour, why = DELAYS[delay]
-    server = serve(behaviour)
-    assert fail_at_once(504) == {why}
+@pytest.mark.parametrize("silence", SILENCES)
+def test_a_silence_is_a_504_that_names_the_limit_and_is_not_repeated(serve, silence, short):
+    server = serve(sends(*SILENCES[silence], then=quiet))
+    assert fail_at_once(504) == {"the exam manager sent nothing for 0.2 s"}
     assert len(server.requests) == len(CALLS)
 
 
@@ -193,17 +191,10 @@ def test_a_refused_connection_is_a_503_that_speaks_of_no_bundle_over_http(aim, m
         assert fail_at_once(503) == {f"{UNANSWERED}Connection refused"}
 
 
-@pytest.mark.parametrize(
-    ("url", "why"),
-    [
-        ("http://exam-manager.invalid:8000", "Name or service not known"),
-        ("exam-manager:8000", "No connection adapters were found for 'exam-manager:8000/"),
-        ("http://a..b", "Failed to parse: "),
-    ],
-)
-def test_an_address_that_is_none_is_a_503_with_the_reason(aim, url, why):
-    aim(url)
-    assert GET_TASK.fails(503).startswith(UNANSWERED + why)
+def test_an_unknown_host_is_a_503(aim):
+    aim("http://exam-manager.invalid:8000")
+    reasons = ("Name or service not known", "Temporary failure in name resolution")
+    assert GET_TASK.fails(503).removeprefix(UNANSWERED) in reasons  # The second without a network.
 
 
 @each(CALLS)

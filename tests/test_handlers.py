@@ -1,10 +1,11 @@
 """The handlers of the examples, over real HTTP and a real WebSocket."""
 
 import base64
-import errno
 import json
 import logging
 import os
+import resource
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -187,51 +188,45 @@ def upload(exam_manager, monkeypatch):
     return lambda: handlers.store(exam_manager.task_id, DATA, exam_manager.token)
 
 
-def test_an_upload_whose_result_cannot_be_created_leaves_nothing(
-    upload, exam_manager, data, monkeypatch
-):
-    monkeypatch.setattr(exam_manager, "token", exam_manager.expired_token)
+def test_an_upload_whose_result_cannot_be_created_leaves_nothing(upload, exam_manager, data):
+    exam_manager.token = exam_manager.expired_token
     with pytest.raises(HTTPException, match="Invalid token"):
         upload()
     assert (exam_manager.results, data.exists()) == ({}, False)
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
-def test_an_upload_that_breaks_off_leaves_no_file_and_no_result(
-    upload, exam_manager, data, monkeypatch, error
-):
-    monkeypatch.setattr(os, "replace", Mock(side_effect=error))
-    with pytest.raises(type(error)):
-        upload()
+def test_an_upload_that_finds_no_room_leaves_no_file_and_no_result(upload, exam_manager, data):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(DATA) - 1, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            upload()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (exam_manager.results, list(data.iterdir())) == ({}, [])
 
 
-def test_an_upload_that_breaks_off_tells_its_own_error_if_its_result_cannot_be_deleted(
-    upload, exam_manager, data, monkeypatch
+@pytest.mark.parametrize("deletion_fails", [False, True])
+@pytest.mark.parametrize("first", [OSError("first"), KeyboardInterrupt("first")])
+def test_an_upload_that_breaks_off_leaves_no_file_and_tells_why(
+    upload, exam_manager, data, monkeypatch, first, deletion_fails
 ):
-    monkeypatch.setattr(os, "replace", Mock(side_effect=OSError("first")))
-    second = Mock(side_effect=HTTPException(503, "second"))
-    monkeypatch.setattr(exam_requests, "delete_blank_result", second)
-    with pytest.raises(OSError, match="first"):
+    monkeypatch.setattr(os, "replace", Mock(side_effect=first))
+    if deletion_fails:
+        second = Mock(side_effect=HTTPException(503, "second"))
+        monkeypatch.setattr(exam_requests, "delete_blank_result", second)
+    with pytest.raises(type(first), match="first"):
         upload()
-    assert (len(exam_manager.results), list(data.iterdir())) == (1, [])
+    assert (len(exam_manager.results), list(data.iterdir())) == (deletion_fails, [])
 
 
-@pytest.mark.parametrize("there", ["a file", "an older folder"])
-def test_an_upload_that_cannot_have_its_folder_deletes_nothing_that_is_there_already(
-    upload, exam_manager, data, monkeypatch, there
-):
-    if there == "a file":
-        data.write_text("older")
-    else:
-        blank = exam_requests.create_blank_result(exam_manager.task_id, exam_manager.token)
-        monkeypatch.setattr(exam_requests, "create_blank_result", Mock(return_value=blank))
-        (data / str(blank.id)).mkdir(parents=True)
-        (data / str(blank.id) / "raw.mrd").write_text("older")
-    with pytest.raises(OSError, match="exists|Not a directory"):
+def test_an_upload_deletes_no_folder_that_was_there_before(upload, exam_manager, data, monkeypatch):
+    blank = exam_requests.create_blank_result(exam_manager.task_id, exam_manager.token)
+    monkeypatch.setattr(exam_requests, "create_blank_result", Mock(return_value=blank))
+    (data / str(blank.id) / "older").mkdir(parents=True)
+    with pytest.raises(FileExistsError):
         upload()
-    assert exam_manager.results == {}
-    assert (data if data.is_file() else next(data.rglob("*.mrd"))).read_text() == "older"
+    assert (exam_manager.results, (data / str(blank.id) / "older").exists()) == ({}, True)
 
 
 @pytest.mark.parametrize("error", [401, 404, 422, 500, 502, 503, 504, RuntimeError(), SystemExit()])
@@ -248,8 +243,7 @@ def test_a_complete_file_stays_whatever_becomes_of_its_record(
     assert (path.read_bytes(), held["type"]) == (DATA, "NOT_SET")
     assert call.call_count == (3 if error in {502, 503, 504} else 1)
     (log,) = [log.message for log in caplog.records if log.levelname == "ERROR"]
-    which = f"Result {result_id} of task {exam_manager.task_id}"
-    assert log == f"{which} is not recorded: {path}"
+    assert log == f"Result {result_id} of task {exam_manager.task_id} is not recorded: {path}"
 
 
 def test_an_upload_whose_record_fails_for_a_moment_is_recorded(upload, exam_manager, monkeypatch):
@@ -261,21 +255,21 @@ def test_an_upload_whose_record_fails_for_a_moment_is_recorded(upload, exam_mana
 
 
 def test_an_upload_whose_last_answer_is_late_is_recorded_and_complete(
-    upload, exam_manager, data, serve, short
+    upload, exam_manager, data, serve, monkeypatch
 ):
-    manager = exam_manager.url
+    monkeypatch.setattr(exam_requests, "_STEP_SECONDS", 1.0)
+    monkeypatch.setattr(handlers.repeat, "stop", tenacity.stop_after_attempt(1))
+    address = exam_manager.url.removeprefix("http://").split(":")
 
     def late(connection, request):
-        line, *fields = request.partition(b"\r\n\r\n")[0].decode().split("\r\n")
-        method, path, _ = line.split()
-        headers = dict(field.split(": ") for field in fields)
-        body = request.partition(b"\r\n\r\n")[2]
-        got = requests.request(method, manager + path, headers=headers, data=body, timeout=10)
-        if method != "PUT":
-            connection.sendall(answer(got.status_code, got.json()))
+        with socket.create_connection(address) as upstream:
+            upstream.sendall(request.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+            answer = upstream.makefile("rb").read()
+        if not request.startswith(b"PUT"):
+            connection.sendall(answer)
 
     serve(late)
-    with pytest.raises(HTTPException, match="sent nothing for 0.2 s"):
+    with pytest.raises(HTTPException, match="sent nothing for 1 s"):
         upload()
     (held,) = exam_manager.results.values()
     assert Path(held["directory"], *held["files"]).read_bytes() == DATA

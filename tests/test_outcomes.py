@@ -15,7 +15,7 @@ from responses import matchers
 
 import calls
 import exam_requests
-from calls import ANSWERED, CALLS, GET_TASK, RECORDS, SET_RESULT, TOKEN, UNANSWERED, each
+from calls import ANSWERED, CALLS, GET_SEQUENCE, GET_TASK, RECORDS, SET_RESULT, TOKEN, each
 
 
 def answered(call, status, body, raised=None, **arguments):
@@ -89,18 +89,12 @@ def test_a_list_of_problems_becomes_field_and_message_without_values(kind, messa
     assert answered(SET_RESULT, 422, {"detail": problems}) == f"{shown}; files.3: {shown}"
 
 
-@pytest.mark.parametrize(
-    ("call", "record_id", "why"),
-    [(call, calls.NEVER, "") for call in CALLS if call != calls.GET_SEQUENCE]
-    + [(call, "task-1", "; the id is not a UUID") for call in CALLS if call != calls.GET_SEQUENCE]
-    + [
-        (calls.GET_SEQUENCE, "0aF" * 8, ""),
-        (calls.GET_SEQUENCE, calls.NEVER, "; the id is not an ObjectId"),
-    ],
-)
-def test_a_500_says_if_the_id_is_one_that_the_exam_manager_answers_so(call, record_id, why):
-    why = f"{ANSWERED} 500{why}"
-    assert answered(call, 500, "Internal Server Error", 502, record_id=record_id) == why
+@each(CALLS)
+def test_a_500_says_if_the_id_is_one_that_the_exam_manager_answers_so(call):
+    kind, valid = ("an ObjectId", "0aF" * 8) if call == GET_SEQUENCE else ("a UUID", calls.NEVER)
+    for record_id, why in ((valid, ""), ("task-1", f"; the id is not {kind}")):
+        got = answered(call, 500, "Internal Server Error", 502, record_id=record_id)
+        assert got == f"{ANSWERED} 500{why}"
 
 
 # What it answers instead of the record.
@@ -200,11 +194,8 @@ def test_a_call_is_one_debug_record(mock, call, caplog):
 
 
 def test_the_time_of_a_call_is_logged_in_milliseconds(mock, caplog):
-    def slow(_):
-        time.sleep(0.05)
-        return 200, {}, json.dumps(GET_TASK.answer)
-
-    mock.add_callback("GET", GET_TASK.url(), slow)
+    body = json.dumps(GET_TASK.answer)
+    mock.add_callback("GET", GET_TASK.url(), lambda _: time.sleep(0.05) or (200, {}, body))
     started = time.monotonic()
     GET_TASK()
     elapsed = (time.monotonic() - started) * 1000
@@ -249,7 +240,7 @@ def test_a_mock_that_does_not_match_says_so(mock, record_id, matcher, mismatch):
     with pytest.raises(exam_requests.HTTPException, match=mismatch) as raised:
         SET_RESULT(payload=exam_requests.SetResult(**calls.MRD))
     refused = "Connection refused by Responses - the call doesn't match any registered mock."
-    assert f"Error updating result: {UNANSWERED}{refused}" in raised.value.detail
+    assert f"Error updating result: {calls.UNANSWERED}{refused}" in raised.value.detail
     assert raised.value.status_code == 503
     assert len(mock.calls) == 1
 
@@ -271,10 +262,10 @@ def test_callers_may_mock_with_requests_mock():
 @pytest.mark.parametrize(
     ("error", "status", "why"),
     [
-        (requests.ConnectionError(), 503, f"{UNANSWERED}ConnectionError"),
-        (requests.ConnectionError("the cable is out"), 503, f"{UNANSWERED}the cable is out"),
-        (requests.exceptions.SSLError("not trusted"), 503, f"{UNANSWERED}not trusted"),
-        (OSError("the cable is out"), 503, f"{UNANSWERED}the cable is out"),
+        (requests.ConnectionError(), 503, f"{calls.UNANSWERED}ConnectionError"),
+        (requests.ConnectionError("the cable is out"), 503, f"{calls.UNANSWERED}the cable is out"),
+        (requests.exceptions.SSLError("not trusted"), 503, f"{calls.UNANSWERED}not trusted"),
+        (OSError("the cable is out"), 503, f"{calls.UNANSWERED}the cable is out"),
         (requests.ConnectTimeout("slow"), 504, "no connection to the exam manager in 3 s"),
         (requests.ReadTimeout("slow"), 504, "the exam manager sent nothing for 3 s"),
         (requests.Timeout("slow"), 504, "the request was not taken in 3 s"),

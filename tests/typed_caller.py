@@ -18,12 +18,9 @@ def scan(task_id: str, token: str) -> exam.ResultOut:
     task.status = ItemStatus.FINISHED
     assert_type(exam.set_task(task_id, task, token), exam.AcquisitionTaskOut)
     result_id = str(exam.create_blank_result(task_id, token).id)
+    exam.delete_blank_result(str(exam.create_blank_result(task_id, token).id), token)
     payload = exam.SetResult(type=ResultType.MRD, directory="/data", files=[f"{sequence.name}.mrd"])
-    try:
-        return exam.set_result(result_id, payload, token)
-    except OSError:
-        exam.delete_blank_result(result_id, token)
-        raise
+    return exam.set_result(result_id, payload, token)
 
 
 def mistakes(task: exam.AcquisitionTaskOut, result: exam.ResultOut) -> int:
@@ -34,6 +31,7 @@ def mistakes(task: exam.AcquisitionTaskOut, result: exam.ResultOut) -> int:
     exam.set_result("1", {"type": "MRD"}, "t")  # type: ignore[arg-type]
     exam.SetResult(directory="/data")  # type: ignore[call-arg]
     number: int = task.name  # type: ignore[assignment]
+    task.progres = 42  # type: ignore[attr-defined]
     task.nmae  # type: ignore[attr-defined]
     task.progress = "half"  # type: ignore[assignment]
     return number
