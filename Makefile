@@ -2,11 +2,26 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# The version of .venv's Python, if .venv is whole: it lies where it was made, it has pip, and
+# nothing is half installed (pip writes INSTALLER last).
+WHOLE := import importlib.metadata, sys; \
+	assert sys.version_info >= (3, 11); \
+	assert sys.executable in open(sys.prefix + "/bin/pip").read(); \
+	assert all(found.read_text("INSTALLER") for found in importlib.metadata.distributions()); \
+	print(sys.version)
+FOUND := $(shell $(BIN)/python -I -c '$(WHOLE)' 2>/dev/null)
+
+# The version of the Python that PYTHON= names; without it, any will do.
+ASKED := $(if $(filter file,$(origin PYTHON)),$(FOUND),$(shell \
+	$(PYTHON) -c 'import sys; print(sys.version)' 2>/dev/null))
+
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint bench matrix mutants docs clean
+.NOTPARALLEL:
+.PHONY: help demo serve test lint bench matrix mutants docs clean anew
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@echo 'With PYTHON=python3.12 a command uses this Python, 3.11 or later, not python3.'
 
 demo: $(VENV)/demo ## one whole acquisition against an exam manager of its own
 	@$(BIN)/python examples/acquisition.py
@@ -26,11 +41,11 @@ lint: $(VENV)/lint ## check the style and the types
 bench: $(VENV)/bench ## time the calls beside those of other clients
 	@$(BIN)/python benchmarks/bench.py
 
-matrix: $(VENV)/matrix ## run the tests on each Python, with the oldest and the newest dependencies
+matrix: $(VENV)/matrix ## test on each Python, with the oldest packages and the newest
 	@$(BIN)/nox
 
-mutants: $(VENV)/matrix ## change the module in hundreds of ways, and see that a test fails for each
-	@$(BIN)/nox --session mutants
+mutants: $(VENV)/matrix ## change the module in hundreds of ways: a test fails for each
+	@$(BIN)/nox --session mutants --error-on-missing-interpreters
 
 docs: $(VENV)/docs ## make the pages
 	@$(BIN)/sphinx-build -q -W --keep-going --nitpicky docs docs/_build
@@ -42,8 +57,14 @@ clean: ## remove everything that these commands made
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp of an extra: what setup.cfg declares for it is installed.
-$(VENV)/%: setup.cfg setup.py
+$(VENV)/%: setup.cfg setup.py $(VENV)/pyvenv.cfg
 	@echo "Installing the packages of '$*' (setup.cfg) into $(VENV) ..."
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	@touch $@
+
+$(VENV)/pyvenv.cfg: $(if $(findstring $(FOUND),$(ASKED)),,anew)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo '$(PYTHON) is not Python 3.11 or later.' \
+			'Name one that is: make $(MAKECMDGOALS) PYTHON=python3.12'; exit 1; } >&2
+	@echo "Making $(VENV) with $(PYTHON) ..."
+	@$(PYTHON) -m venv --clear $(VENV)
