@@ -398,9 +398,7 @@ class _Session(requests.Session):
     def __init__(self) -> None:
         super().__init__()
         self.trust_env = False
-        adapter = requests.adapters.HTTPAdapter(
-            pool_maxsize=0
-        )  # 0 is no bound: a connection for each thread.
+        adapter = requests.adapters.HTTPAdapter(pool_maxsize=0)  # 0 is no bound.
         self.mount("http://", adapter)
         self.mount("https://", adapter)
 

@@ -5,6 +5,9 @@ there: ``PYENV_VERSION=3.11:3.12:3.13 make matrix``.
 """
 
 import configparser
+import shutil
+import tomllib
+from pathlib import Path
 
 import nox
 
@@ -29,7 +32,21 @@ def tests(session: nox.Session, versions: list[str]) -> None:
 
 @nox.session(python="3.13", default=False)
 def mutants(session: nox.Session) -> None:
-    """Mutate the module; Python 3.11 crashes under what mutmut does to it."""
+    """Change the module by hand and by mutmut; Python 3.11 crashes under what mutmut does to it."""
     session.install("--editable", ".[test]", "mutmut>=3.8")
+    copy = Path(session.create_tmp(), "copy")
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(".", copy, ignore=shutil.ignore_patterns(".*", "mutants"))
+    with session.chdir(copy):
+        for mutant in tomllib.loads(Path("tests/mutants.toml").read_text())["mutant"]:
+            session.log(mutant["what"])
+            files = map(Path, mutant.get("file", "exam_requests.py").split())
+            texts = {file: file.read_text() for file in files}
+            for file, text in texts.items():
+                file.write_text(text.replace(mutant["old"], mutant["new"]))
+            killer = f"tests/{mutant['killed_by']}"
+            session.run("pytest", "--exitfirst", killer, success_codes=[1], silent=True)
+            for file, text in texts.items():
+                file.write_text(text)
     session.run("mutmut", "run", "--max-children", "2")
     session.run("mutmut", "results")

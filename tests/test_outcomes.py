@@ -269,6 +269,7 @@ def test_callers_may_mock_with_requests_mock():
         (requests.ConnectTimeout("slow"), 504, "no connection to the exam manager in 3 s"),
         (requests.ReadTimeout("slow"), 504, "the exam manager sent nothing for 3 s"),
         (requests.Timeout("slow"), 504, "the request was not taken in 3 s"),
+        (requests.ConnectionError(TimeoutError()), 504, "the request was not taken in 3 s"),
     ],
     ids=lambda value: type(value).__name__,
 )
