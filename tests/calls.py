@@ -1,7 +1,4 @@
-"""The calls as data: what each sends, what the exam manager answers, and how it is made.
-
-What several files of tests compare with is here as well.
-"""
+"""The calls as data, and what several files of tests compare with."""
 
 import traceback
 from collections.abc import Callable

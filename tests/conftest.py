@@ -22,10 +22,9 @@ from sockets import Server, reply
 @pytest.fixture(autouse=True)
 def fresh_session(monkeypatch):
     """Give each test connections of its own."""
-    session = exam_requests._Session()
-    monkeypatch.setattr(exam_requests, "_sessions", [session])
-    yield
-    session.close()
+    with exam_requests._Session() as session:
+        monkeypatch.setattr(exam_requests, "_sessions", [session])
+        yield
 
 
 @pytest.fixture(autouse=True)

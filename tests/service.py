@@ -32,10 +32,5 @@ if __name__ == "__main__":
     with socket.create_server(("127.0.0.1", 0), backlog=200) as listener:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
-        config = uvicorn.Config(
-            service,
-            lifespan="off",
-            log_level="critical",
-            timeout_keep_alive=0.01,  # type: ignore[arg-type]
-        )
-        uvicorn.Server(config).run([listener])
+        limits = dict(lifespan="off", log_level="critical", timeout_keep_alive=0.01)
+        uvicorn.Server(uvicorn.Config(service, **limits)).run([listener])

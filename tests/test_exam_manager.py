@@ -175,11 +175,6 @@ def test_a_port_that_is_taken_is_told_in_one_line():
 
 
 @each(CALLS)
-def test_an_expired_token_is_a_401(exam_manager, call):
-    assert call.fails(401, token=exam_manager.expired_token) == "Invalid token."
-
-
-@each(CALLS)
 def test_an_id_with_a_path_in_it_reaches_no_other_record(exam_manager, call):
     held = (exam_manager.exams, exam_manager.tasks, exam_manager.results)
     before = [dict(records) for records in held]

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import re
 import socket
 import time
 from contextlib import ExitStack
@@ -209,46 +208,41 @@ def test_a_redirect_is_not_followed_and_says_where_it_leads(serve, call, status)
 @pytest.mark.parametrize(
     ("location", "leads"),
     [
-        ("/login", ", a redirect to http://127.0.0.1:"),
+        ("/login", ", a redirect to {}"),
         ("https://eva:secret@login.example:8443/", ", a redirect to https://login.example:8443"),
         ("http://[::1", ""),
     ],
 )
 def test_a_redirect_that_never_ends_says_at_once_where_it_leads(serve, location, leads):
     head = f"HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 9\r\n\r\n"
-    serve(sends(head.encode(), then=quiet))
-    why = GET_TASK.fails(502)
-    assert re.sub(r"(0\.0\.1:)\d+$", r"\1", why) == f"{ANSWERED} 302{leads}"
+    server = serve(sends(head.encode(), then=quiet))
+    assert GET_TASK.fails(502) == f"{ANSWERED} 302{leads.format(server.url)}"
 
 
-# Good answers, in whatever form they come.
+# Good answers.
 
 
-@pytest.mark.parametrize("then", [close, quiet])
-def test_an_answer_in_chunks_is_read(serve, then):
-    chunks = [b"10\r\n%s\r\n" % BODY[at : at + 16] for at in range(0, len(BODY) // 16 * 16, 16)]
-    last = BODY[len(BODY) // 16 * 16 :]
-    serve(sends(CHUNKED, *chunks, b"%x\r\n%s\r\n0\r\n\r\n" % (len(last), last), then=then))
+PIECES = [b"10\r\n%s\r\n" % BODY[at : at + 16] for at in range(0, len(BODY) // 16 * 16, 16)]
+LAST = BODY[len(BODY) // 16 * 16 :]
+PACKED = gzip.compress(BODY)
+FORMS = {
+    "in chunks": [CHUNKED, *PIECES, b"%x\r\n%s\r\n0\r\n\r\n" % (len(LAST), LAST)],
+    "up to the end of its connection": [CLOSED, BODY],
+    "compressed by a proxy": [head("200 OK\r\nContent-Encoding: gzip", PACKED), PACKED],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_answer_is_read_in_whatever_form_it_comes(serve, form):
+    serve(sends(*FORMS[form], then=close if CLOSED in FORMS[form] else quiet))
     for _ in range(2):
         assert GET_TASK().model_dump(mode="json") == GET_TASK.answer
-
-
-def test_an_answer_that_ends_with_its_connection_is_read(serve):
-    serve(sends(CLOSED, BODY))
-    assert GET_TASK().model_dump(mode="json") == GET_TASK.answer
 
 
 def test_a_sequence_of_many_pieces_is_whole(serve):
     lines = "".join(f"{number} 0.25 -1\n" for number in range(200_000))
     serve(sends(answer(200, {**calls.GET_SEQUENCE.answer, "seq_file": lines}), then=quiet))
     assert calls.GET_SEQUENCE().seq_file == lines
-
-
-@each(calls.RECORDS)
-def test_an_answer_that_a_proxy_compressed_is_read(serve, call):
-    body = gzip.compress(json.dumps(call.answer).encode())
-    serve(sends(head("200 OK\r\nContent-Encoding: gzip", body), body, then=quiet))
-    assert call().model_dump(mode="json", by_alias=True) == call.answer
 
 
 def test_the_documented_limits_are_those_of_the_module():

@@ -245,11 +245,6 @@ def test_a_mock_that_does_not_match_says_so(mock, record_id, matcher, mismatch):
     assert len(mock.calls) == 1
 
 
-@each(RECORDS)
-def test_a_mock_whose_status_and_body_do_not_go_together_is_judged_by_its_status(call):
-    assert answered(call, 204, call.answer, 502) == f"{ANSWERED} 204"
-
-
 def test_callers_may_mock_with_requests_mock():
     with requests_mock.Mocker() as mock:
         for call in CALLS:

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -24,9 +25,8 @@ def written(tmp_path, monkeypatch):
     for name, text in CODE.items():
         (tmp_path / name).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
-    yield tmp_path
-    for name in NAMES:
-        sys.modules.pop(name.removesuffix(".py"), None)
+    with patch.dict(sys.modules):
+        yield tmp_path
 
 
 def test_the_handlers_and_their_unit_tests_work(written, exam_manager, monkeypatch):

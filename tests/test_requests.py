@@ -48,14 +48,6 @@ def test_the_head_on_the_wire_names_the_host_and_asks_for_no_encoding(server, ca
 
 
 @each(CALLS)
-def test_the_addresses_are_read_at_call_time(mock, call, aim):
-    aim("http://elsewhere:81")
-    url = call.url().replace("exam-manager:8000", "elsewhere:81")
-    mock.add(call.method, url, status=call.status, json=call.answer)
-    call()
-
-
-@each(CALLS)
 def test_a_uuid_object_serves_as_an_id(mock, call):
     mock.add(call.method, call.url(TASK_ID), status=call.status, json=call.answer)
     call(UUID(TASK_ID))
