@@ -3,10 +3,9 @@
 
 """Handler for exam requests: the device manager's calls to the exam manager.
 
-The functions fetch tasks and sequences, update tasks, and create, update and delete
-results. Each takes the bearer token of the user on whose behalf it is called, and
-returns the documented model or raises `fastapi.HTTPException`. They block: in an
-``async def`` handler, use ``run_in_threadpool``.
+The functions fetch and update tasks, fetch sequences, and create, set and delete results.
+Each takes the bearer token of a user, returns the documented model or raises
+`fastapi.HTTPException`. They block: an ``async def`` handler awaits ``run_in_threadpool``.
 
 ====== ======================================================================
 status what happened
