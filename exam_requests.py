@@ -74,12 +74,11 @@ __all__ = [
 
 
 def _setting(name: str, default: str, read: Callable[[str], Any]) -> Any:
-    """Read a setting; one that cannot work stops the import, and so the service."""
+    """Read a setting, or stop the import and so the service; before an @ may be a password."""
     text = os.environ.get(name, "").strip() or default
     try:
         return read(text)
     except ValueError as error:
-        # Before an @ may be a password.
         raise ValueError(f"{name} is {re.sub('.*@', '...@', text)!r}: {error}") from None
 
 
@@ -111,11 +110,8 @@ def _seconds(text: str) -> float:
 _EXAM_MANAGER: str = _setting("EXAM_MANAGER_URL", "http://exam-manager:8000", _url)
 
 TASK_URI = f"{_EXAM_MANAGER}/api/v1/exam/task"
-"""Address of the tasks, ``http://exam-manager:8000/api/v1/exam/task`` if it is not set."""
 RESULT_URI = f"{_EXAM_MANAGER}/api/v1/exam/result"
-"""Address of the results, ``http://exam-manager:8000/api/v1/exam/result`` if it is not set."""
 SEQUENCE_URI = f"{_EXAM_MANAGER}/api/v1/exam/sequence"
-"""Address of the sequences, ``http://exam-manager:8000/api/v1/exam/sequence`` if it is not set."""
 
 _STEP_SECONDS: float = _setting("EXAM_MANAGER_TIMEOUT", "3", _seconds)
 _ANSWER_SECONDS = 10.0  # For the answer as a whole, if it is small, ...
@@ -134,8 +130,10 @@ def get_task(task_id: str, user_access_token: str) -> AcquisitionTaskOut:
 
     Parameters
     ----------
-    task_id, user_access_token : str
-        Id of the task, a UUID, and bearer token of the user.
+    task_id : str
+        Id of the task, a UUID.
+    user_access_token : str
+        Bearer token of the user on whose behalf the call is made.
 
     Returns
     -------
@@ -157,11 +155,12 @@ def set_task(
 
     Parameters
     ----------
-    task_id, user_access_token : str
-        Id of the task, a UUID, and bearer token of the user.
+    task_id : str
+        Id of the task, a UUID.
     payload : AcquisitionTaskOut
         The whole task: the exam manager resets fields that are left out, and
         ignores those that are its own (``id``, ``creator``, ``results``, ...).
+    user_access_token : str
 
     Returns
     -------
@@ -181,8 +180,9 @@ def get_sequence(sequence_id: str, user_access_token: str) -> MRISequenceOut:
 
     Parameters
     ----------
-    sequence_id, user_access_token : str
-        Id of the sequence, an ObjectId: 24 hexadecimal digits; and bearer token of the user.
+    sequence_id : str
+        Id of the sequence, an ObjectId: 24 hexadecimal digits.
+    user_access_token : str
 
     Returns
     -------
@@ -202,8 +202,9 @@ def create_blank_result(task_id: str, user_access_token: str) -> ResultOut:
 
     Parameters
     ----------
-    task_id, user_access_token : str
-        Id of the measured task, a UUID, and bearer token of the user.
+    task_id : str
+        Id of the measured task, a UUID.
+    user_access_token : str
 
     Returns
     -------
@@ -223,8 +224,9 @@ def delete_blank_result(result_id: str, user_access_token: str) -> None:
 
     Parameters
     ----------
-    result_id, user_access_token : str
-        Id of the result, a UUID, and bearer token of the user.
+    result_id : str
+        Id of the result, a UUID.
+    user_access_token : str
 
     Returns
     -------
@@ -243,10 +245,11 @@ def set_result(result_id: str, payload: SetResult, user_access_token: str) -> Re
 
     Parameters
     ----------
-    result_id, user_access_token : str
-        Id of the result, a UUID, and bearer token of the user.
+    result_id : str
+        Id of the result, a UUID.
     payload : SetResult
         Type, directory, files and meta data.
+    user_access_token : str
 
     Returns
     -------
@@ -317,8 +320,7 @@ def _line(text: str, token: str) -> str:
 
 
 def _bearer(token: object) -> str:
-    # A b64token of RFC 6750, section 2.1.
-    if not isinstance(token, str) or not re.fullmatch(r"[A-Za-z0-9._~+/-]+=*", token):
+    if not isinstance(token, str) or not re.fullmatch(r"[A-Za-z0-9._~+/-]+=*", token):  # RFC 6750
         raise _CallError(401, "the access token is not a bearer token")
     return "Bearer " + token
 
@@ -498,11 +500,9 @@ def _refusal(method: str, what: str, id_: str, response: Response, body: bytes) 
         detail = from_json(body)["detail"]
         # Where a problem is begins with "body", "query" or "path".
         why = detail if isinstance(detail, str) else _problems(detail, 1)
-    if not why:
-        why = f"{answered} without a detail"
-    elif method == "GET" and status in {400, 422}:
+    if why and method == "GET" and status in {400, 422}:
         status = 404
-    return _CallError(status, why)
+    return _CallError(status, why or f"{answered} without a detail")
 
 
 def _record(method: str, answer: bytes, model: type[_Model]) -> _Model:
@@ -512,8 +512,7 @@ def _record(method: str, answer: bytes, model: type[_Model]) -> _Model:
     except ValueError:
         raise _CallError(502, "the answer is not JSON")
     if model is AcquisitionTaskOut and isinstance(fields, dict):
-        # ScanHub's own model takes a DAG task, too.
-        if fields.get("task_type", "ACQUISITION") != "ACQUISITION":
+        if fields.get("task_type", "ACQUISITION") != "ACQUISITION":  # ScanHub's model takes any.
             raise _CallError(400 if method == "GET" else 502, "it is not an acquisition task")
     return _validated(model, fields, 502, f"the answer is not a valid {model.__name__}: ")
 

@@ -11,6 +11,7 @@ copyright = "2023, BRAIN-LINK UG (haftungsbeschränkt)"
 extensions = ["autoapi.extension", "myst_parser", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
+html_theme_options = {"light_css_variables": {"code-font-size": "75%"}}  # 98 columns, uncut
 add_module_names = False
 python_use_unqualified_type_names = True
 default_role = "py:obj"

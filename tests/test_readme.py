@@ -40,7 +40,7 @@ def test_the_handlers_and_their_unit_tests_work(written, exam_manager, monkeypat
     task_id, token = exam_manager.task_id, exam_manager.token
     assert app.report_progress(task_id, 42, token) == exam_manager.tasks[task_id]["progress"] == 42
     monkeypatch.setattr(upload, "DATA_DIRECTORY", written)
-    result = asyncio.run(upload.post_result(task_id, b"data", token))
+    result = asyncio.run(upload.post_file(task_id, b"data", token))
     assert Path(result.directory, *result.files).read_bytes() == b"data"
 
 
