@@ -2,8 +2,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# The version of .venv's Python, if .venv is whole: it lies where it was made, it has pip, and
-# nothing is half installed (pip writes INSTALLER last).
+# The version of .venv's Python, if .venv is intact: it was not moved, it has pip, and nothing is
+# half installed (pip writes INSTALLER last).
 WHOLE := import importlib.metadata, sys; \
 	assert sys.version_info >= (3, 11); \
 	assert sys.executable in open(sys.prefix + "/bin/pip").read(); \
@@ -11,7 +11,7 @@ WHOLE := import importlib.metadata, sys; \
 	print(sys.version)
 FOUND := $(shell $(BIN)/python -I -c '$(WHOLE)' 2>/dev/null)
 
-# The version of the Python that PYTHON= names; without it, any will do.
+# The version of the Python that PYTHON= names; without PYTHON=, any will do.
 ASKED := $(if $(filter file,$(origin PYTHON)),$(FOUND),$(shell \
 	$(PYTHON) -c 'import sys; print(sys.version)' 2>/dev/null))
 
@@ -21,12 +21,12 @@ ASKED := $(if $(filter file,$(origin PYTHON)),$(FOUND),$(shell \
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
-	@echo 'With PYTHON=python3.12 a command uses this Python, 3.11 or later, not python3.'
+	@echo 'With PYTHON=python3.12 a command uses that Python (3.11 or later), not python3.'
 
-demo: $(VENV)/demo ## one whole acquisition against an exam manager of its own
+demo: $(VENV)/demo ## run one acquisition with an exam manager of its own
 	@$(BIN)/python examples/acquisition.py
 
-serve: $(VENV)/demo ## keep an exam manager running to develop with (PORT=8000 KEEP=1)
+serve: $(VENV)/demo ## run an exam manager to develop with (PORT=8000 KEEP=1)
 	@$(BIN)/python examples/exam_manager.py $(if $(PORT),--port $(PORT)) $(if $(KEEP),--keep)
 
 test: $(VENV)/test ## run the tests
@@ -38,16 +38,16 @@ lint: $(VENV)/lint ## check the style and the types
 	@$(BIN)/mypy
 	@$(BIN)/stubtest exam_requests --mypy-config-file setup.cfg
 
-bench: $(VENV)/bench ## time the calls beside those of other clients
+bench: $(VENV)/bench ## time the calls against other clients
 	@$(BIN)/python benchmarks/bench.py
 
 matrix: $(VENV)/matrix ## test on each Python, with the oldest packages and the newest
 	@$(BIN)/nox
 
-mutants: $(VENV)/matrix ## change the module in hundreds of ways: a test fails for each
+mutants: $(VENV)/matrix ## change the module in hundreds of ways: each should fail a test
 	@$(BIN)/nox --session mutants --error-on-missing-interpreters
 
-docs: $(VENV)/docs ## make the pages
+docs: $(VENV)/docs ## build the pages
 	@$(BIN)/sphinx-build -q -W --keep-going --nitpicky docs docs/_build
 	@echo docs/_build/index.html
 
@@ -56,7 +56,7 @@ clean: ## remove everything that these commands made
 	rm -rf .nox docs/_build docs/autoapi mutants
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamp of an extra: what setup.cfg declares for it is installed.
+# This stamp says that the packages of an extra (setup.cfg) are installed.
 $(VENV)/%: setup.cfg setup.py $(VENV)/pyvenv.cfg
 	@echo "Installing the packages of '$*' (setup.cfg) into $(VENV) ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$*]'

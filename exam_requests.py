@@ -4,7 +4,7 @@
 """Handler for exam requests: the device manager's calls to the exam manager.
 
 The functions fetch and update tasks, fetch sequences, and create, set and delete results.
-Each takes the bearer token of a user, returns the documented model or raises
+Each takes a user's bearer token, and returns the documented model (or None) or raises
 `fastapi.HTTPException`. They block: an ``async def`` handler awaits ``run_in_threadpool``.
 
 ====== ======================================================================
@@ -12,32 +12,32 @@ status what happened
 ====== ======================================================================
 400    `get_task`: it is not an acquisition task; `set_task`: its workflow is
        refused; `create_blank_result`: there is no such task
-401    the token is not a bearer token (not sent), or the exam manager refused it
+401    the token is not a bearer token (no call), or the exam manager refused it
 403    the user may not do this
-404    there is no such record, or the id cannot be one (not sent); `get_task`
+404    there is no such record, or the id cannot be sent (no call); `get_task`
        and `get_sequence`: also if the exam manager answers 400 or 422
-422    the payload is not valid, or JSON cannot hold it (not sent)
+422    the payload is not valid, or JSON cannot hold it (no call)
 4xx    any other refusal, and any refusal without a detail, keeps its status
 502    the exam manager or a proxy failed (5xx, a redirect, an undocumented 2xx),
        or its answer is not JSON, not the model, not HTTP or more than 96 MiB
-503    no connection: refused, unknown host, dropped, a certificate or a setting
-504    a time limit: 3 s to connect to each address, to take the request, or
+503    no connection, or it broke off: refused, unknown host, a certificate, ...
+504    a time limit: 3 s to connect to each address, to send the request, or
        between two bytes of the answer; for the whole answer 10 s, and 1 s more
        for each 256 KiB of it, 60 s at most
 ====== ======================================================================
 
 ``detail`` is one line that says what failed and why (``Error updating task:
 workflow_id must be an existing id.``); a 401 has ``WWW-Authenticate: Bearer``. No
-token and no value of a payload or an answer appears in a detail, a log record or a
-traceback. What the exam manager says of a refusal is passed on, without the token.
+detail, log record or traceback shows a token or a value of a payload or an answer; what
+the exam manager says about a refusal is passed on, without the token.
 
 ``GET`` and ``PUT`` are sent once more if the connection was dropped before the answer
 began, ``POST`` and ``DELETE`` only once. A call that ended in 502, 503 or 504 may have
 been carried out.
 
-``EXAM_MANAGER_URL`` is the address, if it is not ``http://exam-manager:8000``, and
-``EXAM_MANAGER_TIMEOUT`` the limit of a step in seconds, if it is not 3; both are read
-at the import. ``REQUESTS_CA_BUNDLE`` names the certificates to trust over https.
+``EXAM_MANAGER_URL`` is the address (default ``http://exam-manager:8000``), and
+``EXAM_MANAGER_TIMEOUT`` the limit of a step in seconds (default 3); both are read on
+import. ``REQUESTS_CA_BUNDLE`` names the certificates to trust over https.
 """
 
 import http.client
@@ -74,7 +74,7 @@ __all__ = [
 
 
 def _setting(name: str, default: str, read: Callable[[str], Any]) -> Any:
-    """Read a setting, or stop the import and so the service; before an @ may be a password."""
+    """Read a setting, or stop the import and so the service; a password may precede an @."""
     text = os.environ.get(name, "").strip() or default
     try:
         return read(text)
@@ -88,12 +88,12 @@ def _url(text: str) -> str:
     for wrong, why in (
         (text[0] in "\"'", "there are quotation marks around it"),
         (not re.match("https?://", text, re.I), "it does not begin with http:// or https://"),
-        ("@" in parts.netloc, "it holds a user"),
-        ("?" in text or "#" in text, "it holds a ? or a #"),
+        ("@" in parts.netloc, "it contains a user name"),
+        ("?" in text or "#" in text, "it contains a ? or a #"),
         (parts.netloc.endswith(":") or parts.port == 0, "its port is empty or 0"),
         (not re.fullmatch(host, parts.hostname or ""), "it has no valid host name"),
         (not re.fullmatch(r"[\w.~%/-]*", parts.path), "its path is not valid"),
-        ("/api/v1/exam/" in f"{parts.path}/", "it holds /api/v1/exam, which is added to it"),
+        ("/api/v1/exam/" in f"{parts.path}/", "it contains /api/v1/exam, which is added to it"),
     ):
         if wrong:
             raise ValueError(why)
@@ -115,11 +115,11 @@ SEQUENCE_URI = f"{_EXAM_MANAGER}/api/v1/exam/sequence"
 
 _STEP_SECONDS: float = _setting("EXAM_MANAGER_TIMEOUT", "3", _seconds)
 _ANSWER_SECONDS = 10.0  # For the answer as a whole, if it is small, ...
-_BYTES_PER_SECOND = 2**18  # ... and 1 s more for each so many bytes that have come, ...
+_BYTES_PER_SECOND = 2**18  # ... and 1 s more for each this many bytes received, ...
 _LONGEST_SECONDS = 60.0  # ... but not longer.
 _ANSWER_BYTES = 96 * 2**20
 _ID_CHARACTERS = 128
-_SECRET_CHARACTERS = 16  # A token that is shorter is a test's, and may be a word of a detail.
+_SECRET_CHARACTERS = 16  # A shorter token is a test's, and may be an ordinary word.
 _DETAIL_CHARACTERS = 500
 
 _logger = logging.getLogger(__name__)
@@ -203,7 +203,7 @@ def create_blank_result(task_id: str, user_access_token: str) -> ResultOut:
     Parameters
     ----------
     task_id : str
-        Id of the measured task, a UUID.
+        Id of the task, a UUID.
     user_access_token : str
 
     Returns
@@ -220,7 +220,7 @@ def create_blank_result(task_id: str, user_access_token: str) -> ResultOut:
 
 
 def delete_blank_result(result_id: str, user_access_token: str) -> None:
-    """Delete a result whose measurement did not become complete.
+    """Delete a result whose upload was not completed.
 
     Parameters
     ----------
@@ -248,7 +248,7 @@ def set_result(result_id: str, payload: SetResult, user_access_token: str) -> Re
     result_id : str
         Id of the result, a UUID.
     payload : SetResult
-        Type, directory, files and meta data.
+        Type, directory, files and metadata.
     user_access_token : str
 
     Returns
@@ -264,7 +264,7 @@ def set_result(result_id: str, payload: SetResult, user_access_token: str) -> Re
     return _call("PUT", "result", RESULT_URI, result_id, user_access_token, ResultOut, payload)
 
 
-# From here on, the path of one request, in the order in which the request travels it.
+# From here on, what happens to one request, step by step.
 
 _VERB = {"GET": "getting", "POST": "creating", "PUT": "updating", "DELETE": "deleting"}
 _DOCUMENTED_STATUS = {"GET": 200, "POST": 201, "PUT": 200, "DELETE": 204}
@@ -275,7 +275,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 class _NoContent(BaseModel):
-    """What a 204 holds."""
+    """The empty body of a 204."""
 
 
 class _CallError(Exception):
@@ -304,7 +304,7 @@ def _call(
     finally:
         milliseconds = (time.monotonic() - started) * 1000
         _logger.debug("%s %s: %s in %.1f ms", method, url, outcome, milliseconds)
-    # Raised after the handler, not within it: a chained exception would hold values.
+    # Raised after the `except`, not within it: a chained exception would hold values.
     detail = f"Error {_VERB[method]} {what}: {_line(why, str(token))}"
     level = logging.WARNING if status >= 500 else logging.INFO
     _logger.log(level, "%s %s: %d %s", method, url, status, detail)
@@ -327,7 +327,7 @@ def _bearer(token: object) -> str:
 
 def _segment(id_: object) -> str:
     # Ids come in messages of devices: `DELETE /result/../<uuid>` would delete an exam, and
-    # uvicorn decodes `%2F` before it looks for a route. What is longer may be a token.
+    # uvicorn decodes `%2F` before it looks for a route. A longer id may be a token.
     text = str(id_) if isinstance(id_, UUID) else id_
     if not isinstance(text, str):
         wrong = f"is of type {_type(text)}, not str"
@@ -336,21 +336,21 @@ def _segment(id_: object) -> str:
     elif len(text) > _ID_CHARACTERS:
         wrong = f"has more than {_ID_CHARACTERS} characters"
     elif unsafe := re.search(r"[/\x00-\x1f\x7f-\x9f\ud800-\udfff]", text):
-        wrong = "holds a /" if unsafe[0] == "/" else "holds a character that cannot be sent"
+        wrong = "contains a /" if unsafe[0] == "/" else "contains a character that cannot be sent"
     else:
         return quote(text, safe="")
     raise _CallError(404, f"the id {wrong}")
 
 
 def _body(payload: object) -> bytes:
-    """Write a payload, and check what the exam manager will read of it."""
+    """Write a payload, and check it as the exam manager will read it."""
     if not isinstance(payload, BaseModel):
         raise _CallError(422, f"the payload is of type {_type(payload)}, not a model")
     fields: Any = None
     try:
         fields = payload.model_dump(by_alias=True, warnings=False)
         text = to_json(fields)
-        read = from_json(text, allow_inf_nan=False)  # The exam manager takes NaN for null.
+        read = from_json(text, allow_inf_nan=False)  # The exam manager reads NaN as null.
     except Exception as error:  # An object's own code may raise anything.
         raise _CallError(
             422, _misfit(fields) or f"the payload's model_dump raised {type(error).__name__}"
@@ -381,7 +381,7 @@ def _type(value: object) -> str:
 
 
 def _request(method: str, url: str, bearer: str, body: bytes | None) -> PreparedRequest:
-    # Filled in by hand: to prepare it would take a fifth of a call, and add the session's cookies.
+    # Filled in by hand: preparing it would take a fifth of a call, and add the session's cookies.
     request = PreparedRequest()
     request.method = method
     request.url = url
@@ -399,22 +399,22 @@ class _Session(requests.Session):
     def __init__(self) -> None:
         super().__init__()
         self.trust_env = False
-        adapter = requests.adapters.HTTPAdapter(pool_maxsize=0)  # 0 is no bound.
+        adapter = requests.adapters.HTTPAdapter(pool_maxsize=0)  # 0 means no limit.
         self.mount("http://", adapter)
         self.mount("https://", adapter)
 
     def get_redirect_target(self, resp: Response) -> None:
-        """Find no redirect: even with ``allow_redirects=False``, one would be read to its end."""
+        """Find no redirect: even with ``allow_redirects=False``, its body would be read."""
 
 
-# The last one is in use. A forked process adds its own: to close one of its parent's may hang.
+# The last one is in use. A forked process adds its own; closing its parent's may hang.
 _sessions = [_Session()]
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: _sessions.append(_Session()))
 
 
 def _send(request: PreparedRequest) -> tuple[Response, bytes]:
-    """Send a request, a second time only where that is safe; return the response and its body."""
+    """Send a request, and again only where that is safe; return the response and its body."""
     https = str(request.url).lower().startswith("https")
     bundle = os.environ.get("REQUESTS_CA_BUNDLE", "").strip() if https else ""
     try:
@@ -424,8 +424,8 @@ def _send(request: PreparedRequest) -> tuple[Response, bytes]:
             except requests.ConnectionError as error:
                 if not isinstance(_cause(error), _DROPPED):
                     raise
-        # On a connection of its own, be it the first try of a POST or the second of a GET: the
-        # exam manager closes one that was idle for 5 s, and what is sent at that moment fails.
+        # A connection of its own, for the first try of a POST and the second of a GET: the exam
+        # manager closes connections that are idle for 5 s, and a request sent just then fails.
         request.headers["Connection"] = "close"
         with _Session() as session:
             return _exchange(session, request, bundle)
@@ -436,14 +436,14 @@ def _send(request: PreparedRequest) -> tuple[Response, bytes]:
 def _exchange(session: _Session, request: PreparedRequest, bundle: str) -> tuple[Response, bytes]:
     sent = session.send(request, stream=True, timeout=_STEP_SECONDS, verify=bundle or True)
     with sent as response:
-        # Of any other answer the head is enough. It is left unread, which closes the connection:
+        # For any other answer the head is enough. Leaving its body unread closes the connection:
         # what a server sends after a 1xx, 204 or 304 must not become the next user's answer.
         if response.status_code not in {200, 201} and not 400 <= response.status_code < 500:
             return response, b"{}"
         started = time.monotonic()
         response.raw.decode_content = True  # A proxy may compress unasked.
         answer = bytearray()
-        while piece := response.raw.read1(2**20):  # What has come, to check the limits in between.
+        while piece := response.raw.read1(2**20):  # In pieces, to check the limits in between.
             answer += piece
             if len(answer) > _ANSWER_BYTES:
                 raise _CallError(502, f"the answer has more than {_ANSWER_BYTES >> 20} MiB")
@@ -454,7 +454,7 @@ def _exchange(session: _Session, request: PreparedRequest, bundle: str) -> tuple
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Unwrap an error: what requests and urllib3 wrap is the cause, or else the last argument."""
+    """Unwrap an error: what requests and urllib3 wrap is the cause, else the last argument."""
     inner = error.__cause__ or (error.args and error.args[-1])
     return _cause(inner) if isinstance(inner, BaseException) else error
 
@@ -470,7 +470,7 @@ def _unanswered(error: Exception, bundle: str) -> _CallError:
     if isinstance(error, requests.ReadTimeout) or "Read timed out" in str(error):
         return _CallError(504, f"the exam manager sent nothing for {step}")
     if isinstance(cause, (TimeoutError, requests.Timeout)):
-        return _CallError(504, f"the request was not taken in {step}")
+        return _CallError(504, f"the request could not be sent in {step}")
     if bundle:
         reason += f" (REQUESTS_CA_BUNDLE is {bundle!r})"
     broken_off = urllib3.exceptions.ProtocolError, urllib3.exceptions.SSLError
@@ -485,20 +485,20 @@ def _unanswered(error: Exception, bundle: str) -> _CallError:
 def _refusal(method: str, what: str, id_: str, response: Response, body: bytes) -> _CallError:
     """Say what the exam manager answered instead of the documented status."""
     status = response.status_code
-    answered = f"the exam manager, or a proxy before it, answered {status}"
+    answered = f"the exam manager, or a proxy in front of it, answered {status}"
     if not 400 <= status < 500:
         kind, digits = ("an ObjectId", 24) if what == "sequence" else ("a UUID", 32)
         if status == 500 and not re.fullmatch(rf"(-?[\da-fA-F]){{{digits}}}", str(id_)):
             answered += f"; the id is not {kind}"
         if response.is_redirect:
-            with suppress(ValueError):  # A Location may be no URL.
+            with suppress(ValueError):  # A Location may not be a URL.
                 target = urlsplit(urljoin(response.url, response.headers["Location"]))
                 answered += f", a redirect to {target.scheme}://{target.netloc.rpartition('@')[2]}"
         return _CallError(502, answered)
     why = ""
     with suppress(Exception):  # The body may be anything, such as a proxy's page.
         detail = from_json(body)["detail"]
-        # Where a problem is begins with "body", "query" or "path".
+        # The place of a problem begins with "body", "query" or "path".
         why = detail if isinstance(detail, str) else _problems(detail, 1)
     if why and method == "GET" and status in {400, 422}:
         status = 404
@@ -506,7 +506,7 @@ def _refusal(method: str, what: str, id_: str, response: Response, body: bytes) 
 
 
 def _record(method: str, answer: bytes, model: type[_Model]) -> _Model:
-    """Read the answer of an exam manager that did what it was asked."""
+    """Read the answer to a call that succeeded."""
     try:
         fields = from_json(answer)
     except ValueError:
@@ -528,7 +528,7 @@ def _validated(model: type[_Model], fields: Any, status: int, before: str = "") 
 
 
 def _problems(problems: Iterable[Any], skip: int = 0) -> str:
-    """Name the fields that are wrong, and why in pydantic's words, without any of their values."""
+    """Name the wrong fields, with pydantic's reasons, but without any of their values."""
     lines = []
     for problem in problems:
         why = re.sub("^Input tag '.*' found", "Input tag found", problem["msg"], flags=re.DOTALL)

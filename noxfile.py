@@ -1,4 +1,4 @@
-"""The tests on each Python that setup.cfg names, with the oldest packages it admits and the newest.
+"""The tests on each Python that setup.cfg names, with the oldest and the newest packages.
 
 ``make matrix`` runs them all; a Python that is not on the PATH is skipped. pyenv puts several
 there: ``PYENV_VERSION=3.11:3.12:3.13 make matrix``.
@@ -32,7 +32,7 @@ def tests(session: nox.Session, versions: list[str]) -> None:
 
 @nox.session(python="3.13", default=False)
 def mutants(session: nox.Session) -> None:
-    """Change the module by hand and by mutmut; Python 3.11 crashes under what mutmut does to it."""
+    """Apply tests/mutants.toml, then run mutmut, which crashes Python 3.11."""
     session.install("--editable", ".[test]", "mutmut>=3.8")
     copy = Path(session.create_tmp(), "copy")
     shutil.rmtree(copy, ignore_errors=True)

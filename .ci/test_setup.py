@@ -1,6 +1,6 @@
 """`make` sets itself up on a machine that is not quite ready, or says what the machine lacks.
 
-The machine's Pythons are scripts around this one; its pip does what a test says.
+The machine's Pythons wrap this one; its pip does what a test says.
 """
 
 import os
@@ -50,7 +50,7 @@ class Machine:
         self.has("python3")
 
     def has(self, name, customize="", add_pip=ADD_PIP):
-        """Let the machine have this Python."""
+        """Give the machine this Python."""
         site = self.folder / f"{name}-site"
         site.mkdir(exist_ok=True)
         (site / "sitecustomize.py").write_text(customize)
@@ -71,7 +71,7 @@ class Machine:
         return done.returncode, done.stdout
 
     def runs(self, *arguments):
-        """Run the demo, and tell whether it did so in the `.venv` of the last time."""
+        """Run the demo, and tell whether it used the previous `.venv`."""
         mark = self.clone / ".venv" / "mark"
         kept = mark.exists()
         status, said = self.run(*arguments)
@@ -81,7 +81,7 @@ class Machine:
         return "kept" if kept else "made"
 
     def fails(self, *arguments, **environment):
-        """Run the demo in vain, and return what `make` says."""
+        """Run the demo, which must fail, and return what `make` says."""
         status, said = self.run(*arguments, **environment)
         assert status != 0, said
         return said
@@ -98,7 +98,7 @@ def test_a_venv_is_made_once(machine):
 
 
 @pytest.mark.parametrize("arguments", [[], ["PYTHON=python3"], ["PYTHON=python3.99"]])
-def test_a_python_that_is_too_old_or_missing_is_named_and_so_is_the_way_out(machine, arguments):
+def test_a_python_too_old_or_missing_is_named_with_the_way_out(machine, arguments):
     machine.has("python3", OLD)
     asked = "python3.99" if "PYTHON=python3.99" in arguments else "python3"
     said = machine.fails(*arguments)
@@ -106,7 +106,7 @@ def test_a_python_that_is_too_old_or_missing_is_named_and_so_is_the_way_out(mach
     assert not (machine.clone / ".venv").exists()
 
 
-def test_the_python_that_was_asked_for_once_stays(machine):
+def test_a_python_that_was_named_before_is_kept(machine):
     machine.has("python3", OLD)
     machine.has("python3.12")
     assert [machine.runs("PYTHON=python3.12"), machine.runs()] == ["made", "kept"]
@@ -114,26 +114,26 @@ def test_the_python_that_was_asked_for_once_stays(machine):
     assert machine.runs() == "kept"
 
 
-def test_a_venv_of_another_python_than_the_one_that_is_asked_for_is_made_anew(machine):
+def test_naming_another_python_makes_the_venv_anew(machine):
     machine.has("python3.99", OTHER)
     assert [machine.runs(), machine.runs("PYTHON=python3.99")] == ["made", "made"]
 
 
-def test_without_the_package_of_debian_python_says_what_is_missing_and_make_works_after_it(machine):
+def test_a_missing_python3_venv_is_named_and_make_works_once_it_is_there(machine):
     machine.has("python3", add_pip=LACKS_VENV)
     assert "apt install python3-venv" in machine.fails()
     machine.has("python3")
     assert [machine.runs(), machine.runs()] == ["made", "kept"]
 
 
-def test_an_installation_without_a_network_is_taken_up_again(machine):
+def test_an_installation_that_failed_offline_resumes(machine):
     machine.runs()
     os.utime(machine.clone / "setup.cfg")
     assert "no network" in machine.fails(PIP=OFFLINE)
     assert machine.runs() == "kept"
 
 
-def test_a_venv_with_a_package_that_is_half_installed_is_made_anew(machine):
+def test_a_venv_with_a_half_installed_package_is_made_anew(machine):
     machine.runs()
     os.utime(machine.clone / "setup.cfg")
     assert "interrupted" in machine.fails(PIP=INTERRUPTED)
@@ -160,7 +160,7 @@ def moved(venv):
 
 
 @pytest.mark.parametrize("harm", [no_pip, no_python, of_an_old_python, moved, shutil.rmtree])
-def test_a_venv_that_is_not_whole_is_made_anew(machine, harm):
+def test_a_broken_venv_is_made_anew(machine, harm):
     machine.runs()
     harm(machine.clone / ".venv")
     assert [machine.runs(), machine.runs()] == ["made", "kept"]

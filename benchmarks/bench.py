@@ -1,4 +1,4 @@
-"""Measure the six calls beside those of other clients; whatever the figures are, it succeeds."""
+"""Time the calls against other clients; it succeeds whatever the figures are."""
 
 import os
 import platform
@@ -28,10 +28,10 @@ import exam_requests as exam  # noqa: E402
 ABOUT = f"""\
 {platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}
 {", ".join(f"{name} {version(name)}" for name in ("requests", "urllib3", "httpx", "pydantic"))}
-A task of {len(TASK)} bytes, over loopback. Ours is "×" times as fast as
-  per call  requests.get(...) and Model(**response.json()), as ScanHub has it
+A task of {len(TASK)} bytes, over loopback. "×": how many times as fast as this ours is
+  per call  requests.get(...) and Model(**response.json()), as ScanHub does
   httpx     one httpx.Client and Model.model_validate_json(response.content)
-  bare      a ready request through Session.send, read alike: nothing of ours
+  bare      a ready request through Session.send, read like httpx: none of our code
 """
 TOKEN = "0123456789abcdef" * 32
 CLIENTS = ["ours", "per_call", "httpx", "bare"]
@@ -41,11 +41,11 @@ ROW = "{:20}  {:12}  {:12}  {:12}  {}".format
 kept_client = httpx.Client(trust_env=False, limits=httpx.Limits(max_keepalive_connections=40))
 session = requests.Session()
 session.trust_env = False
-session.mount("http://", HTTPAdapter(pool_maxsize=0))  # 0 is no bound.
+session.mount("http://", HTTPAdapter(pool_maxsize=0))  # 0 means no limit.
 
 
 class Call:
-    """A call as each of the clients makes it, and what is measured of it."""
+    """A call as each of the clients makes it, and what is measured about it."""
 
     def __init__(self, method: str, uri: str, model: Any, function: Any, *arguments: Any) -> None:
         self.name, self.method, self.model = function.__name__, method, model
@@ -73,7 +73,7 @@ class Call:
         return self.model and self.model.model_validate_json(response.content)
 
     def bare(self) -> Any:
-        """Send the ready request and read the answer: there is nothing of ours in it."""
+        """Send the ready request and read the answer: this runs none of our code."""
         response = session.send(self.ready, timeout=10)
         return self.model and self.model.model_validate_json(response.content)
 
@@ -90,14 +90,14 @@ class Call:
         return median(self.seconds(client) for _ in range(100))
 
     def in_threads(self, threads: int, client: str) -> float:
-        """Time 400 calls from so many threads at once, and divide by 400."""
+        """Time 400 calls from that many threads at once, and divide by 400."""
         started = time.perf_counter()
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(self.seconds, [client] * threads, [400 // threads] * threads))
         return (time.perf_counter() - started) / 400
 
     def growth(self, client: str) -> float:
-        """Return by how many MiB a call, the first of its kind here, raises the peak memory."""
+        """Return how many MiB the first such call adds to the peak memory."""
         CALLS[0].seconds(client)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self.seconds(client)
@@ -128,7 +128,7 @@ def take_turns(rounds: int, measure: Any) -> list[list[Any]]:
 
 
 def verdict(ratio: float, bar: str = "") -> str:
-    """Write a ratio and, if it has a bar, whether that is held."""
+    """Write a ratio and, if there is a bar, whether it is met."""
     ratio = round(ratio, 2)
     held = bar and (ratio <= float(bar[1:]) if bar[0] == "≤" else ratio >= float(bar[1:]))
     return f"{ratio:.2f} {'✓' if held else '✗'} {bar}" if bar else f"{ratio:.2f}"
@@ -144,19 +144,19 @@ def report(name: str, figures: list[list[float]], httpx: str = "", bare: str = "
 def main() -> None:
     """Measure and print, row by row."""
     if any(getattr(call, client)() != call.ours() for call in CALLS for client in CLIENTS):
-        raise RuntimeError("the clients do not all return the same")
+        raise RuntimeError("the clients do not return the same result")
     print(ABOUT, ROW("Median time", "     ours", "× per call", "× httpx", "× bare"), sep="\n")
     for call in CALLS[:5]:
         report(call.name, take_turns(600, call.seconds), *BARS.get(call.method, ()))
     for n in (8, 40):
         report(f"get_task, {n} threads", take_turns(5, partial(CALLS[0].in_threads, n)), "≥ 1.0")
-    # Whether buffers fault is decided once for a process: each client has five of its own.
+    # Page faults of buffers are decided once per process: each client has five of its own.
     with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         turns = take_turns(5, lambda client: pool.apply(CALLS[5].median_seconds, (client,)))
     report("get_sequence, 1 MiB", turns, "≥ 1.2")
     report("get_sequence, 64 MiB", take_turns(5, CALLS[6].seconds), "≥ 1.0")
     print("", ROW("Growth of the peak", "ours", "per call", "httpx", "bare"), sep="\n")
-    # Not "spawn": such a process starts with the peak of this one.
+    # Not "spawn": a spawned process inherits the peak of this one.
     with get_context("forkserver").Pool(1, maxtasksperchild=1) as pool:
         for call, size, bar in (CALLS[5], 1, ""), (CALLS[6], 64, "≤ 3.2"):
             turns = take_turns(3, lambda client: pool.apply(call.growth, (client,)))

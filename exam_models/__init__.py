@@ -3,11 +3,11 @@
 
 """The exam manager's records, for use where ``scanhub_libraries`` is not installed.
 
-The names and the fields are those of ScanHub of February 2026. Answers of August
+The names and the fields are ScanHub's as of February 2026. Answers from August
 2025, which lack ``position`` and ``calibration``, are read as well. A field that
-is newer than these models is kept as it came, nested ones included, so that a
-record that is read, changed and written back is whole. An attribute that is no
-field cannot be assigned.
+is newer than these models is kept as it came, nested ones included, so a record
+survives reading, changing and writing back. An attribute that is not a field
+cannot be assigned.
 """
 
 from datetime import datetime
@@ -81,14 +81,14 @@ class ResultType(str, Enum):
 
 
 class _Record(BaseModel):
-    """What all records have in common: they keep the fields of an answer that they do not know."""
+    """What all records have in common: they keep unknown fields of an answer."""
 
     model_config = ConfigDict(extra="allow", populate_by_name=True)
 
     if not TYPE_CHECKING:  # A type checker that sees it would let any attribute be assigned.
 
         def __setattr__(self, name, value):
-            """Assign a field, or one that came with the answer; anything else is misspelt."""
+            """Assign a field, or one that came with the answer; refuse a misspelt one."""
             known = {*type(self).model_fields, *(self.model_extra or {})}
             if name not in known and not name.startswith("_"):
                 raise ValueError(f'"{type(self).__name__}" object has no field "{name}"')
@@ -112,10 +112,10 @@ class AcquisitionParameter(_Record):
     fov_scaling: XYZ
     """Scaling of the field of view, a factor for each axis."""
     fov_offset: XYZ
-    """Offset of the field of view, in the unit that the sequence takes; none is documented,
+    """Offset of the field of view, in the sequence's unit; none is documented,
     and the exam manager passes it on unread."""
     fov_rotation: XYZ
-    """Rotation of the field of view, in the unit that the sequence takes; none is documented,
+    """Rotation of the field of view, in the sequence's unit; none is documented,
     and the exam manager passes it on unread."""
 
 
@@ -133,7 +133,7 @@ class AcquisitionLimits(_Record):
 
 
 class SetResult(_Record):
-    """What a device manager says of a result's files."""
+    """What a device manager says about a result's files."""
 
     type: ResultType
     """Format of the files; ``NOT_SET`` as long as there are none."""
@@ -142,15 +142,15 @@ class SetResult(_Record):
     files: list[str] = []
     """Names of the files in that folder, such as ``acquisition.mrd``."""
     meta: dict[Any, Any] | None = None
-    """What else is to be known of them, in keys and units of the device manager's choice;
-    it is whatever JSON can hold, so no ``NaN`` and no infinity."""
+    """Anything else about them, in keys and units of the device manager's choice, as far
+    as it can be written as JSON; so no ``NaN`` and no infinity."""
 
 
 class ResultOut(SetResult):
     """A result, as the exam manager holds it: a `SetResult` with its task, id and time."""
 
     task_id: UUID
-    """Id of the task that the result is of."""
+    """Id of the task that it belongs to."""
     id: UUID
     """Id of the result, which `exam_requests.set_result` takes as text."""
     datetime_created: datetime
@@ -161,25 +161,25 @@ class AcquisitionTaskOut(_Record):
     """A task, as the exam manager holds it."""
 
     workflow_id: UUID | None = None
-    """Id of the workflow that it belongs to; a task that is no template needs one."""
+    """Id of the workflow that it belongs to; a task that is not a template needs one."""
     name: str
     """Name, free text."""
     description: str
     """Description, free text."""
     task_type: TaskType
-    """What it does, ``ACQUISITION`` in all that `exam_requests.get_task` returns."""
+    """What it does, always ``ACQUISITION`` from `exam_requests.get_task`."""
     destination: str
-    """Free text, empty in the tasks that were recorded; its meaning is not documented."""
+    """Free text, empty in all tasks seen; its meaning is not documented."""
     status: ItemStatus
-    """How far it has come, in a word."""
+    """How far it has come, as a status."""
     progress: int
     """How far it has come in percent, 0 to 100; the exam manager documents no bounds."""
     is_template: bool
-    """Whether it is a template; this has to agree with its workflow."""
+    """Whether it is a template; this has to match its workflow."""
     position: int = 0
     """Place among the tasks of its workflow, counted from 0."""
     device_id: UUID | None = None
-    """Id of the device that is to measure."""
+    """Id of the device that measures."""
     calibration: list[CalibrationType] = []
     """Calibrations that precede it."""
     sequence_id: str | None = None
@@ -218,7 +218,7 @@ class MRISequenceOut(_Record):
     updated_at: datetime | None = None
     """When it was last changed, ISO 8601 without a zone; ``None`` if it never was."""
     seq_file: Any
-    """Text of the sequence file, such as Pulseq; the database holds 16 MiB at most."""
+    """Text of the sequence file, such as Pulseq; the database takes 16 MiB at most."""
     seq_file_extension: str | None = None
     """Extension of its name with the dot, such as ``.seq``."""
     xml_file: Any = None

@@ -1,7 +1,7 @@
 # Copyright (C) 2023, BRAIN-LINK UG (haftungsbeschränkt). All Rights Reserved.
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-ScanHub-Commercial
 
-"""One acquisition, as a device manager carries it out, and what can go wrong.
+"""One acquisition, as a device manager runs it, and what can go wrong.
 
 It starts an exam manager of its own, or uses the one that the options name. Each call is
 shown with its outcome and its time.
@@ -36,12 +36,12 @@ INDENT = len("create_blank_result  ")
 
 console = Console(highlight=False)
 console.width = max(60, min(console.width, 100))
-wrong: list[str] = []  # what did not come out as it should
+wrong: list[str] = []  # what went wrong
 
 
 def acquire(task_id: str, token: str) -> str:
     """Carry out a task, and return the id of its result."""
-    import exam_requests as exam  # not before `main` has set the address
+    import exam_requests as exam  # only after `main` has set the address
 
     task = call(TASK, exam.get_task, task_id, token)
     before = task.model_dump(exclude=REPORTED)
@@ -96,8 +96,8 @@ def acquire(task_id: str, token: str) -> str:
 def meet_errors(
     given: Any, result_id: str, own: ExamManager | None, stop: Callable[[], None]
 ) -> None:
-    """Make calls that are refused; some need an exam manager of this program's own."""
-    import exam_requests as exam  # not before `main` has set the address
+    """Make calls that are refused; some need this program's own exam manager."""
+    import exam_requests as exam  # only after `main` has set the address
 
     what, token = ("expired", own.expired_token) if own else ("unknown", secrets.token_hex(256))
     refused(401, f"an {what} token", exam.get_task, given.task_id, token)
@@ -105,19 +105,19 @@ def meet_errors(
     if given.dag_task_id:
         refused(400, "a DAG task", exam.get_task, given.dag_task_id, given.token)
     else:
-        console.print("Left out, as --dag-task-id is not given: a DAG task")
+        console.print("Skipped without --dag-task-id: a DAG task")
     exam_id = next(iter(own.exams)) if own else str(uuid4())
     path = f"../{exam_id}"
     refused(404, f"the id {path}", exam.delete_blank_result, path, given.token)
     if own:
         check("the exam of this id is still there", exam_id in own.exams)
     payload = exam.SetResult(type=ResultType.MRD, directory="/data", meta={"snr": math.nan})
-    refused(422, "NaN in the meta data", exam.set_result, result_id, payload, given.token)
+    refused(422, "NaN in the metadata", exam.set_result, result_id, payload, given.token)
     if own:
         stop()
         refused(503, "the exam manager has stopped", exam.get_task, given.task_id, given.token)
     else:
-        console.print("Left out, as it is not ours to stop: an exam manager that has stopped")
+        console.print("Skipped, as this one is not ours to stop: a stopped exam manager")
 
 
 def call(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -133,7 +133,7 @@ def call(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def refused(status: int, what: str, function: Callable[..., Any], *arguments: Any) -> None:
-    """Make a call that is to be refused, and show the error."""
+    """Make a call that should be refused, and show the error."""
     error = None
     started = time.perf_counter()
     try:
@@ -182,10 +182,10 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Carry out one acquisition, and then make calls that are refused. Without "
         "options, this starts an exam manager of its own.",
-        epilog="The task is changed: it is finished, and has one more result.",
+        epilog="Afterwards the task is finished, and has one more result.",
     )
     parser.add_argument(
-        "--url", help="another exam manager (default: the environment variable EXAM_MANAGER_URL)"
+        "--url", help="another exam manager (default, with other options: EXAM_MANAGER_URL)"
     )
     parser.add_argument("--token", help="access token of one of its users")
     parser.add_argument("--task-id", help="acquisition task to carry out")
@@ -209,16 +209,16 @@ def main() -> int:
         try:
             heading(f"One acquisition, with the exam manager at {given.url}")
             result_id = acquire(given.task_id, given.token)
-            heading("What goes wrong, as a handler meets it")
+            heading("What can go wrong, as a handler sees it")
             meet_errors(given, result_id, own, stack.close)
         except HTTPException as error:
             remark(f"{error.status_code} {error.detail}", "yellow")
-            check("the acquisition was refused", False)
+            check("no call of the acquisition is refused", False)
     console.print()
     if wrong:
-        console.print("Not as it should be: " + "; ".join(wrong), style="bold red", markup=False)
+        console.print("Wrong: " + "; ".join(wrong), style="bold red", markup=False)
         return 1
-    console.print("All of it came out as it should.", style="bold green")
+    console.print("Everything came out as expected.", style="bold green")
     return 0
 
 

@@ -44,7 +44,7 @@ NOT_DONE = "Could not {}, either because it does not exist, or for another reaso
 WRONG_LINK = "Invalid link to workflow. Instance needs to refer to instance, template to template."
 
 
-# What the service takes. Unlike those of `exam_models`, these models drop a field that they
+# What the service accepts. Unlike those of `exam_models`, these models drop a field that they
 # do not know, such as the `id`, `creator` and `results` of a task that is sent back.
 
 
@@ -102,9 +102,9 @@ Record = dict[str, Any]
 
 
 class ExamManager:
-    """The records of an exam manager, by id and as in JSON, and the tokens of its users.
+    """The records of an exam manager, by id and in JSON form, and the tokens of its users.
 
-    It starts with one exam, of an acquisition and its reconstruction. If `keep` is true,
+    It starts with one exam: an acquisition and its reconstruction. If `keep` is true,
     their ids and the token are the same each time.
     """
 
@@ -169,7 +169,7 @@ class ExamManager:
         return UUID(bytes=self.random.randbytes(16), version=4)
 
     def log_in(self) -> str:
-        """Return a token of one more user."""
+        """Log in another user, and return the token."""
         token = self.random.randbytes(256).hex()
         self.tokens[token] = time.monotonic()
         return token
@@ -195,12 +195,12 @@ class ExamManager:
 
 
 def now() -> str:
-    """Return the time as the records have it."""
+    """Return the time in the format of the records."""
     return datetime.now().isoformat()
 
 
 def stored(payload: BaseModel) -> Record:
-    """Return a payload as it is held; what a column of the database refuses is a ValueError."""
+    """Return a payload as it is stored; a ValueError is what a column of the database refuses."""
     fields = payload.model_dump()
     json.dumps(fields, default=str, allow_nan=False)
     for value in [*fields.values(), *fields.get("files", [])]:
@@ -226,11 +226,11 @@ async def logged_in(
 Manager = Annotated[ExamManager, Depends(logged_in)]
 TaskPayload = Annotated[AcquisitionTask | DAGTask, Body(discriminator="task_type")]
 
-# The operations wait for nothing: no two run at once, so the records need no lock. An id that
-# is no UUID is a ValueError, which the service answers with a 500, but for `get_task`.
+# The operations never wait: no two run at once, so the records need no lock. An id that is
+# not a UUID raises a ValueError, which becomes a 500, except in `get_task`.
 #
-# The first six are not for a device manager, but where a careless id or path leads. An id
-# reaches them with "%2F" for the slash, too: uvicorn decodes it before a route is looked for.
+# A device manager does not use the first six, but a careless id or path may reach them, also
+# with "%2F" for the slash: uvicorn decodes it before routing.
 router = APIRouter(prefix="/api/v1/exam")
 
 
@@ -303,7 +303,7 @@ async def update_task(task_id: str, payload: TaskPayload, manager: Manager) -> R
     fields = stored(payload)
     held = manager.tasks[task_id]
     if not fields.items() <= held.items():
-        for name in {*DAGTask.model_fields} - {*fields}:  # Of a DAG task that is one no more.
+        for name in {*DAGTask.model_fields} - {*fields}:  # Left from when it was a DAG task.
             held.pop(name, None)
         held.update(fields, datetime_updated=now())
     return manager.task(task_id)
@@ -350,7 +350,7 @@ async def delete_result(result_id: str, manager: Manager) -> None:
 
 
 async def internal_server_error(request: Request, error: Exception) -> PlainTextResponse:
-    """Answer what the service does not expect."""
+    """Answer an unexpected error."""
     return PlainTextResponse("Internal Server Error", 500)
 
 
@@ -392,13 +392,13 @@ def main() -> None:
     parser.add_argument(
         "--keep",
         action="store_true",
-        help="use the same token and ids each time, for settings that are to outlast a restart",
+        help="use the same token and ids each time, so that settings outlast a restart",
     )
     options = parser.parse_args()
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("uvicorn.access").setLevel(logging.INFO)
     ends = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # They wait until the page is complete.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # They wait until all is printed.
     with ExitStack() as stack:
         try:
             manager = stack.enter_context(running(options.port, options.keep))
@@ -417,12 +417,12 @@ def main() -> None:
         file.writelines(f"export {name}={value}\n" for name, value in variables.items())
         file.flush()
         variables["TOKEN"] = f"{manager.token[:32]}... ({len(manager.token)} digits)"
-        print("An exam manager runs until Ctrl-C. In another terminal, type\n")
+        print("An exam manager runs until you press Ctrl-C. In another terminal, type\n")
         print(f"  . {shlex.quote(file.name)}\n")
-        print("to export these, to Python's os.environ as well:\n")
+        print("to export these (Python sees them in os.environ):\n")
         print(*(f"  {name:16}  {value}" for name, value in variables.items()), sep="\n")
         print("\n  curl --oauth2-bearer $TOKEN $EXAM_MANAGER_URL/api/v1/exam/task/$TASK_ID")
-        print("\nThe requests that arrive, their paths decoded:\n", flush=True)
+        print("\nIncoming requests, with decoded paths:\n", flush=True)
         signal.sigwait(ends)
 
 

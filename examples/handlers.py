@@ -39,13 +39,13 @@ def read_task(task_id: str, token: Token) -> exam.AcquisitionTaskOut:
 
 @app.post("/tasks/{task_id}/results", status_code=201)
 async def post_result(task_id: str, request: Request, token: Token) -> exam.ResultOut:
-    """Store the request's body: an `async def` leaves the calls to the thread pool."""
+    """Store the request's body: an `async def` makes its calls in the thread pool."""
     return await run_in_threadpool(store, task_id, await request.body(), token)
 
 
 @app.websocket("/device")
 async def device(websocket: WebSocket) -> None:
-    """Answer each message of a device with exactly one, whatever the message holds."""
+    """Answer each message of a device with exactly one message, whatever it contains."""
     await websocket.accept()
     with suppress(WebSocketDisconnect):  # A device may hang up before it is answered.
         while (event := await websocket.receive())["type"] != "websocket.disconnect":
@@ -77,7 +77,7 @@ class Progress(Message):
 
 
 class Upload(Message):
-    """The device sends what it has measured, in base64; uvicorn takes up to 16 MiB."""
+    """The device sends what it has measured, in base64, up to 16 MiB (uvicorn's limit)."""
 
     command: Literal["upload"]
     data: bytes
@@ -89,7 +89,7 @@ MESSAGE: TypeAdapter[Start | Progress | Upload] = TypeAdapter(
 
 
 def reply(text: str | bytes) -> str:
-    """Carry out a device's message; what goes wrong becomes one feedback message."""
+    """Carry out a device's message; an error becomes one feedback message."""
     try:
         message = MESSAGE.validate_json(text)
     except ValidationError as error:
@@ -99,13 +99,13 @@ def reply(text: str | bytes) -> str:
         return to_json({"command": message.command, "data": carry_out(message)}).decode()
     except HTTPException as error:
         return feedback(error.status_code, error.detail)
-    except Exception:  # What it says is for the log alone.
+    except Exception:  # Its text is for the log only.
         logger.exception("Error carrying out a device's message")
         return feedback(500, "Internal Server Error")
 
 
 def feedback(status: int, detail: str) -> str:
-    """Say what went wrong, in words that may leave the service."""
+    """Say what went wrong, in words that are safe to send."""
     return to_json({"command": "feedback", "status": status, "detail": detail}).decode()
 
 
@@ -128,15 +128,15 @@ def store(task_id: str, data: bytes, token: str) -> exam.ResultOut:
     result_id = str(exam.create_blank_result(task_id, token).id)
     directory = DATA_DIRECTORY / result_id  # Nothing that a device sends is part of a path.
     path, part = directory / "raw.mrd", directory / "raw.mrd.part"
-    with ExitStack() as undo:  # An error before the file is complete removes what is there.
+    with ExitStack() as undo:  # If it fails before the file is complete, what is there is removed.
         undo.callback(discard, result_id, token)
         directory.mkdir(parents=True)
         undo.callback(shutil.rmtree, directory, ignore_errors=True)
         part.write_bytes(data)
         os.replace(part, path)
-        undo.pop_all()  # From here on nothing is deleted: nobody can measure again.
+        undo.pop_all()  # From here on nothing is deleted: it cannot be measured again.
     payload = exam.SetResult(type=ResultType.MRD, directory=str(directory), files=[path.name])
-    try:  # To set a result twice does no harm.
+    try:  # Setting a result twice is harmless.
         return repeat(exam.set_result, result_id, payload, token)
     except BaseException:
         logger.error("Result %s of task %s is not recorded: %s", result_id, task_id, path)
@@ -144,12 +144,12 @@ def store(task_id: str, data: bytes, token: str) -> exam.ResultOut:
 
 
 def discard(result_id: str, token: str) -> None:
-    """Delete a blank result; the caller is to see the first error, not one of this call."""
+    """Delete a blank result; the caller sees the first error, not one from here."""
     with suppress(HTTPException):
         exam.delete_blank_result(result_id, token)
 
 
-repeat = Retrying(  # For some ten seconds, with growing pauses.
+repeat = Retrying(  # For about ten seconds, with growing pauses.
     retry=retry_if_exception(lambda error: getattr(error, "status_code", 0) in {502, 503, 504}),
     wait=wait_exponential(multiplier=0.5, max=4),
     stop=stop_after_delay(10),

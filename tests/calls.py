@@ -24,7 +24,7 @@ NEVER = "00000000-0000-0000-0000-000000000000"  # an id that no record has
 MRD = {"type": "MRD", "directory": "/data/1", "files": ["a.mrd"], "meta": {"snr": 4.5}}
 
 UNANSWERED = "no connection to the exam manager: "
-ANSWERED = "the exam manager, or a proxy before it, answered"
+ANSWERED = "the exam manager, or a proxy in front of it, answered"
 COULD_NOT = "Could not {}, either because it does not exist, or for another reason."
 
 # Fields that are newer than the models, and meta data of all that JSON holds.

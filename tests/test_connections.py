@@ -61,14 +61,14 @@ def test_a_post_and_a_delete_have_connections_of_their_own(server, call):
 
 @pytest.mark.parametrize("end", [close, reset])
 @each(KEPT)
-def test_a_get_and_a_put_are_repeated_once_where_no_answer_began(serve, call, end):
-    def at_second_sight(connection, request):
+def test_a_get_and_a_put_are_repeated_once_if_no_answer_began(serve, call, end):
+    def second_time(connection, request):
         if len(server.requests) == 2:
             end(connection)
         else:
             reply(connection, request)
 
-    server = serve(at_second_sight)
+    server = serve(second_time)
     call()
     call()
     assert len(server.requests) == 3
@@ -76,7 +76,7 @@ def test_a_get_and_a_put_are_repeated_once_where_no_answer_began(serve, call, en
 
 
 @each(CALLS)
-def test_a_connection_that_the_own_system_aborts_is_a_dropped_one(mock, call):
+def test_a_connection_aborted_by_the_local_system_counts_as_dropped(mock, call):
     abort = ConnectionAbortedError(errno.ECONNABORTED, "Software caused connection abort")
     raised = requests.ConnectionError(urllib3.exceptions.ProtocolError("Aborted.", abort))
     mock.add(call.method, call.url(), body=raised)
@@ -106,7 +106,7 @@ def service():
         process.terminate()
 
 
-def test_no_call_fails_where_the_service_hangs_up_on_idle_connections(service):
+def test_no_call_fails_when_the_service_hangs_up_on_idle_connections(service):
     script = """
         import os, random, signal, time
         import exam_requests
@@ -132,7 +132,7 @@ def test_no_call_fails_where_the_service_hangs_up_on_idle_connections(service):
 
 
 @pytest.mark.parametrize("status", [102, 103, 204, 304])
-def test_what_comes_after_an_answer_without_a_body_is_no_answer_to_another_user(serve, status):
+def test_bytes_after_an_answer_without_a_body_reach_no_other_user(serve, status):
     def late(connection, request):
         if b"Bearer max" in request:
             connection.sendall(f"HTTP/1.1 {status} Reason\r\n\r\n".encode())
@@ -235,7 +235,7 @@ exam_requests.get_task("after", "token")
     assert child == child_again != before
 
 
-def test_a_fork_while_a_lock_of_the_pools_is_held_does_not_hang_the_child(server):
+def test_a_fork_while_a_pool_lock_is_held_does_not_hang_the_child(server):
     script = """
 pools = exam_requests._sessions[-1].get_adapter("http://").poolmanager.pools
 held, done = threading.Event(), threading.Event()
@@ -256,7 +256,7 @@ finally:
     run(CHILD + script, FORK, url=server.url)
 
 
-def test_a_fork_amid_the_calls_of_other_threads_does_not_hang_the_child(server):
+def test_a_fork_while_other_threads_call_does_not_hang_the_child(server):
     script = """
 sys.setswitchinterval(1e-6)
 exam_requests.get_task("first", "token")  # The very first call may take locks.
@@ -281,7 +281,7 @@ finally:
 # The process, and what others put into it.
 
 
-def test_import_calls_and_calls_at_exit_leave_no_warning(server):
+def test_import_and_calls_even_at_exit_give_no_warning(server):
     script = """
         import atexit
         from calls import CALLS, GET_TASK
@@ -305,7 +305,7 @@ def test_the_module_imports_where_there_is_no_fork():
     assert run("import os\ndel os.fork, os.register_at_fork\nimport exam_requests") == ""
 
 
-def test_a_tracer_that_wraps_the_sessions_of_requests_may_read_every_answer(server, monkeypatch):
+def test_a_tracer_that_wraps_requests_sessions_may_read_every_answer(server, monkeypatch):
     send, traced = requests.Session.send, []
 
     def read(session, request, **how):
@@ -385,7 +385,7 @@ def test_a_bundle_that_cannot_work_is_named_and_a_corrected_one_works_without_a_
     GET_TASK()
 
 
-def test_white_space_around_the_bundle_is_taken_off(secure, bundle, monkeypatch):
+def test_white_space_around_the_bundle_is_stripped(secure, bundle, monkeypatch):
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", f" {bundle}\r\n")
     GET_TASK()
 
@@ -395,6 +395,6 @@ def test_a_certificate_for_another_name_is_a_503(secure, aim):
     assert "certificate is not valid for '127.0.0.1'" in GET_TASK.fails(503)
 
 
-def test_a_plain_service_under_an_https_address_is_a_503(exam_manager, aim):
+def test_plain_http_at_an_https_address_is_a_503(exam_manager, aim):
     aim(exam_manager.url.replace("http", "https"))
     assert GET_TASK.fails(503).startswith(f"{UNANSWERED}[SSL")

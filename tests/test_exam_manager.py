@@ -66,20 +66,20 @@ def ask(exam_manager):
         ("DELETE /result?result_id={result_id}", None, 500, FAILED),
     ],
 )
-def test_it_refuses_as_recorded(ask, line, body, status, detail):
+def test_refusals_are_the_recorded_ones(ask, line, body, status, detail):
     answer = ask(*line.split(), body)
     assert (answer.headers.get("Content-Type", "")[:10] == "text/plain") == (detail == FAILED)
     told = answer.text if status in (307, 500) else answer.json()["detail"]
     assert (answer.status_code, told[0]["loc"] if status == 422 else told) == (status, detail)
 
 
-def test_the_records_have_the_recorded_fields(ask):
+def test_the_records_have_scanhubs_fields(ask):
     assert list(ask("GET", TASK).json()) == list(AcquisitionTaskOut.model_fields)
     assert {*ask("GET", SEQUENCE).json(), "id"} == {*MRISequenceOut.model_fields, "_id"}
     assert ask("GET", DAG).json().keys() > {"dag_type", "dag_id", "input_task_ids", "parameter"}
 
 
-def test_a_result_is_created_set_and_deleted_once(ask, exam_manager):
+def test_a_result_is_created_and_set_and_deleted_only_once(ask, exam_manager):
     created = ask("POST", CREATE)
     fields = {"type": "NOT_SET", "directory": "", "files": [], "meta": None}
     assert created.status_code == 201
@@ -90,7 +90,7 @@ def test_a_result_is_created_set_and_deleted_once(ask, exam_manager):
     assert [ask("DELETE", path).status_code for _ in range(2)] == [204, 404]
 
 
-def test_who_is_not_logged_in_is_refused(ask, exam_manager):
+def test_users_not_logged_in_are_refused(ask, exam_manager):
     for method, path in (("GET", TASK), ("PUT", TASK), ("DELETE", RESULT)):
         for token in (None, "wrong", exam_manager.expired_token):
             answer = ask(method, path, {}, token)
@@ -99,7 +99,7 @@ def test_who_is_not_logged_in_is_refused(ask, exam_manager):
             assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
-def test_an_update_resets_what_it_leaves_out_and_dates_a_change(ask):
+def test_an_update_resets_what_it_leaves_out_and_notes_the_time(ask):
     before = ask("PUT", TASK, {}).json()
     assert (before["calibration"], before["datetime_updated"]) == (["frequency"], None)
     after = ask("PUT", TASK, {"calibration": ..., "creator": "eva", "id": NEVER}).json()
@@ -108,11 +108,11 @@ def test_an_update_resets_what_it_leaves_out_and_dates_a_change(ask):
     assert ask("PUT", TASK, {}).json() == after
 
 
-def test_an_acquisition_that_replaces_a_dag_task_drops_its_fields(ask):
+def test_an_acquisition_that_replaces_a_dag_task_drops_the_dag_fields(ask):
     assert "dag_id" not in ask("PUT", DAG, {}).json()
 
 
-def test_a_template_is_part_of_a_template_alone(ask, exam_manager):
+def test_a_template_needs_a_template_workflow(ask, exam_manager):
     for workflows in ([], exam_manager.exams.values()):
         exam_manager.templates.update(workflows)
         told = ask("PUT", TASK, {"is_template": not workflows}).json()["detail"]
@@ -130,7 +130,7 @@ def test_another_type_of_task_is_refused(ask, task_type):
 
 
 @pytest.mark.parametrize("slash", ["/", "%2F"])
-def test_a_slash_in_an_id_is_one(ask, exam_manager, slash):
+def test_a_slash_in_an_id_starts_a_new_segment(ask, exam_manager, slash):
     task, dag = exam_manager.tasks.values()
     ask("PUT", "/task/reorder", [dag["id"], task["id"]])
     tasks = ask("GET", f"/task/all{slash}{task['workflow_id']}").json()
@@ -141,7 +141,7 @@ def test_a_slash_in_an_id_is_one(ask, exam_manager, slash):
     assert ask("GET", f"{SEQUENCE}{slash}header").status_code == 200
 
 
-def test_what_the_command_exports_outlasts_a_restart_if_it_is_asked_to():
+def test_exported_values_survive_a_restart_with_keep():
     ids = []
     for options in (["--keep"], ["--keep"], []):
         with subprocess.Popen([*COMMAND, *options], stdout=subprocess.PIPE, text=True) as process:
@@ -163,7 +163,7 @@ def test_what_the_command_exports_outlasts_a_restart_if_it_is_asked_to():
     assert not ids[1] & ids[2]
 
 
-def test_a_port_that_is_taken_is_told_in_one_line():
+def test_a_port_in_use_is_reported_in_one_line():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         command = [*COMMAND, "--port", port := str(listener.getsockname()[1])]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=30)

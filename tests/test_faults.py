@@ -78,13 +78,13 @@ def test_a_silence_is_a_504_that_names_the_limit_and_is_not_repeated(serve, sile
 @pytest.mark.parametrize(
     "drip", [drips(HEAD, BODY), drips(CHUNKED, b"1\r\n{\r\n" * 99)], ids=["body", "chunks"]
 )
-def test_an_answer_that_drips_is_a_504_that_names_the_limit_of_the_whole(serve, drip, monkeypatch):
+def test_an_answer_that_drips_is_a_504_that_names_the_total_limit(serve, drip, monkeypatch):
     monkeypatch.setattr(exam_requests, "_ANSWER_SECONDS", 0.3)
     serve(drip)
     assert fail_at_once(504) == {"the answer took longer than 0.3 s"}
 
 
-def test_an_answer_has_more_time_for_each_piece_that_comes(serve, monkeypatch):
+def test_an_answer_gets_more_time_for_each_piece(serve, monkeypatch):
     monkeypatch.setattr(exam_requests, "_ANSWER_SECONDS", 0.3)
     monkeypatch.setattr(exam_requests, "_BYTES_PER_SECOND", 50)
     body = BODY + b" " * 3000
@@ -103,7 +103,7 @@ def test_an_answer_has_more_time_for_each_piece_that_comes(serve, monkeypatch):
 
 @pytest.fixture
 def full():
-    """Return the address of a host that swallows whoever wants to connect."""
+    """Return the address of a host that swallows connection attempts."""
     with ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         for _ in range(4):
@@ -113,7 +113,7 @@ def full():
         yield listener.getsockname()
 
 
-def test_a_host_that_does_not_take_the_connection_is_a_504(full, aim, short):
+def test_a_host_that_does_not_accept_the_connection_is_a_504(full, aim, short):
     aim(f"http://127.0.0.1:{full[1]}")
     assert fail_at_once(504) == {UNCONNECTED}
 
@@ -133,18 +133,18 @@ def test_the_second_address_of_a_name_is_reached_when_the_first_swallows_packets
     assert GET_TASK().progress == 0
 
 
-def test_a_server_that_is_silent_within_the_handshake_is_a_504(serve, aim, short):
+def test_a_server_that_is_silent_during_the_handshake_is_a_504(serve, aim, short):
     server = serve(lambda connection, _: time.sleep(1))
     aim(server.url.replace("http", "https"))
     assert fail_at_once(504) == {UNCONNECTED}
 
 
 @each(calls.PUTS)
-def test_a_server_that_does_not_take_the_body_is_a_504(aim, call, short):
+def test_a_server_that_does_not_read_the_body_is_a_504(aim, call, short):
     payload = type(call.payload()).model_validate(call.answer | {"later": "7" * 2**24})
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         aim(f"http://127.0.0.1:{deaf.getsockname()[1]}")
-        assert call.fails(504, payload=payload) == "the request was not taken in 0.2 s"
+        assert call.fails(504, payload=payload) == "the request could not be sent in 0.2 s"
 
 
 # No connection, or one that is broken off.
@@ -173,7 +173,7 @@ FAULTS = {
 
 @each(CALLS)
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_called_what_it_is(serve, call, fault, monkeypatch):
+def test_each_fault_has_its_status_and_detail(serve, call, fault, monkeypatch):
     behaviour, status, why = FAULTS[fault]
     monkeypatch.setattr(exam_requests, "_ANSWER_BYTES", 2**20)
     server = serve(behaviour)
@@ -182,7 +182,7 @@ def test_a_fault_is_called_what_it_is(serve, call, fault, monkeypatch):
     assert len(server.requests) == (2 if repeated else 1)
 
 
-def test_a_refused_connection_is_a_503_that_speaks_of_no_bundle_over_http(aim, monkeypatch):
+def test_a_refused_connection_is_a_503_that_names_no_bundle_over_http(aim, monkeypatch):
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere")
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -213,7 +213,7 @@ def test_a_redirect_is_not_followed_and_says_where_it_leads(serve, call, status)
         ("http://[::1", ""),
     ],
 )
-def test_a_redirect_that_never_ends_says_at_once_where_it_leads(serve, location, leads):
+def test_a_redirect_whose_body_never_comes_says_at_once_where_it_leads(serve, location, leads):
     head = f"HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 9\r\n\r\n"
     server = serve(sends(head.encode(), then=quiet))
     assert GET_TASK.fails(502) == f"{ANSWERED} 302{leads.format(server.url)}"
@@ -233,13 +233,13 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_an_answer_is_read_in_whatever_form_it_comes(serve, form):
+def test_an_answer_in_any_form_is_read(serve, form):
     serve(sends(*FORMS[form], then=close if CLOSED in FORMS[form] else quiet))
     for _ in range(2):
         assert GET_TASK().model_dump(mode="json") == GET_TASK.answer
 
 
-def test_a_sequence_of_many_pieces_is_whole(serve):
+def test_a_sequence_in_many_pieces_is_whole(serve):
     lines = "".join(f"{number} 0.25 -1\n" for number in range(200_000))
     serve(sends(answer(200, {**calls.GET_SEQUENCE.answer, "seq_file": lines}), then=quiet))
     assert calls.GET_SEQUENCE().seq_file == lines
@@ -249,8 +249,8 @@ def test_the_documented_limits_are_those_of_the_module():
     e, documented = exam_requests, " ".join(exam_requests.__doc__.split())
     rate = f"{e._BYTES_PER_SECOND / 2**10:g} KiB of it, {e._LONGEST_SECONDS:g} s at most"
     whole = f"for the whole answer {e._ANSWER_SECONDS:g} s, and 1 s more for each {rate}"
-    assert f"{e._STEP_SECONDS:g} s to connect to each address, to take the request" in documented
+    assert f"{e._STEP_SECONDS:g} s to connect to each address, to send the request" in documented
     assert whole in documented
-    assert f"of a step in seconds, if it is not {e._STEP_SECONDS:g};" in documented
+    assert f"of a step in seconds (default {e._STEP_SECONDS:g});" in documented
     assert f"more than {e._ANSWER_BYTES / 2**20:g} MiB" in documented
     assert e._ID_CHARACTERS == 128

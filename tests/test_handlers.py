@@ -121,7 +121,7 @@ def test_a_device_reports_its_progress(device, exam_manager):
         assert held.model_dump(mode="json").items() >= fields.items()
 
 
-def test_a_device_uploads_what_it_measured_but_does_not_say_where_to(device, exam_manager, data):
+def test_a_device_cannot_choose_where_its_upload_goes(device, exam_manager, data):
     names = {"id": "../id", "result_id": "../id", "directory": "/", "files": ["../raw.mrd"]}
     told = ask(device, message("upload", exam_manager.task_id, exam_manager.token, **names))
     (result,) = exam_requests.get_task(exam_manager.task_id, exam_manager.token).results
@@ -153,7 +153,7 @@ def test_an_error_is_one_feedback_message(device, exam_manager):
         (message("upload", "", TOKEN, data="YQ=?"), "upload: data: Data should be valid base64"),
     ],
 )
-def test_a_malformed_message_is_answered_with_what_is_wrong_with_it(device, text, detail):
+def test_a_malformed_message_is_answered_with_its_error(device, text, detail):
     told = ask(device, text)
     assert told == {"command": "feedback", "status": 422, "detail": told["detail"]}
     assert told["detail"].startswith(detail)
@@ -195,7 +195,7 @@ def test_an_upload_whose_result_cannot_be_created_leaves_nothing(upload, exam_ma
     assert (exam_manager.results, data.exists()) == ({}, False)
 
 
-def test_an_upload_that_finds_no_room_leaves_no_file_and_no_result(upload, exam_manager, data):
+def test_an_upload_that_cannot_be_written_leaves_no_file_and_no_result(upload, exam_manager, data):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(DATA) - 1, limits[1]))
     try:
@@ -208,7 +208,7 @@ def test_an_upload_that_finds_no_room_leaves_no_file_and_no_result(upload, exam_
 
 @pytest.mark.parametrize("deletion_fails", [False, True])
 @pytest.mark.parametrize("first", [OSError("first"), KeyboardInterrupt("first")])
-def test_an_upload_that_breaks_off_leaves_no_file_and_tells_why(
+def test_an_upload_that_breaks_off_leaves_no_file_and_raises_the_cause(
     upload, exam_manager, data, monkeypatch, first, deletion_fails
 ):
     monkeypatch.setattr(os, "replace", Mock(side_effect=first))
@@ -230,7 +230,7 @@ def test_an_upload_deletes_no_folder_that_was_there_before(upload, exam_manager,
 
 
 @pytest.mark.parametrize("error", [401, 404, 422, 500, 502, 503, 504, RuntimeError(), SystemExit()])
-def test_a_complete_file_stays_whatever_becomes_of_its_record(
+def test_a_complete_file_stays_even_if_recording_fails(
     upload, exam_manager, data, monkeypatch, caplog, error
 ):
     call = Mock(side_effect=HTTPException(error) if isinstance(error, int) else error)
@@ -246,7 +246,7 @@ def test_a_complete_file_stays_whatever_becomes_of_its_record(
     assert log == f"Result {result_id} of task {exam_manager.task_id} is not recorded: {path}"
 
 
-def test_an_upload_whose_record_fails_for_a_moment_is_recorded(upload, exam_manager, monkeypatch):
+def test_an_upload_is_recorded_after_a_brief_failure(upload, exam_manager, monkeypatch):
     moment = [HTTPException(503), HTTPException(504), DEFAULT]
     call = Mock(side_effect=moment, wraps=exam_requests.set_result)
     monkeypatch.setattr(exam_requests, "set_result", call)
@@ -254,7 +254,7 @@ def test_an_upload_whose_record_fails_for_a_moment_is_recorded(upload, exam_mana
     assert [held["type"] for held in exam_manager.results.values()] == ["MRD"]
 
 
-def test_an_upload_whose_last_answer_is_late_is_recorded_and_complete(
+def test_an_upload_whose_last_answer_is_lost_is_recorded_and_complete(
     upload, exam_manager, data, serve, monkeypatch
 ):
     monkeypatch.setattr(exam_requests, "_STEP_SECONDS", 1.0)
@@ -275,13 +275,13 @@ def test_an_upload_whose_last_answer_is_late_is_recorded_and_complete(
     assert Path(held["directory"], *held["files"]).read_bytes() == DATA
 
 
-def test_a_record_is_repeated_for_some_ten_seconds_with_growing_pauses():
+def test_recording_is_repeated_for_ten_seconds_with_growing_pauses():
     repeat = handlers.repeat
     pauses = [repeat.wait(Mock(attempt_number=number)) for number in range(1, 6)]
     assert (pauses, repeat.stop.max_delay) == ([0.5, 1, 2, 4, 4], 10)
 
 
-def test_while_calls_wait_another_request_is_answered(address, device, serve):
+def test_another_request_is_answered_while_calls_wait(address, device, serve):
     arrived, answered = threading.Barrier(4), threading.Event()
 
     def late(connection, request):

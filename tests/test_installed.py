@@ -97,7 +97,7 @@ def test_the_file_passes_scanhubs_static_checks_and_a_misspelt_field_does_not(sc
     assert error.startswith('handler.py:6: error: "AcquisitionTaskOut" has no attribute "nmae"')
 
 
-def test_scanhubs_models_are_used_and_lose_none_of_the_fields_that_they_know(scanhub):
+def test_scanhubs_models_are_used_and_keep_the_fields_that_they_know(scanhub):
     held = task()
     held["results"][0]["meta"] = META
     (scanhub / "script.py").write_text(f"""
@@ -131,7 +131,7 @@ with responses.RequestsMock() as mock:
         (None, ModuleNotFoundError, "No module named 'scanhub_libraries.models'"),
     ],
 )
-def test_a_library_of_scanhub_that_fails_to_import_is_an_error(
+def test_a_scanhub_library_that_fails_to_import_is_an_error(
     tmp_path, models, error, message, monkeypatch
 ):
     library(tmp_path, models)

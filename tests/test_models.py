@@ -7,7 +7,7 @@ import exam_requests
 from calls import CALLS, MRD, result, sequence, task
 
 
-def test_a_task_of_august_2025_is_read():
+def test_a_task_from_august_2025_is_read():
     older = {key: value for key, value in task().items() if key not in {"position", "calibration"}}
     read = exam_models.AcquisitionTaskOut.model_validate(older)
     assert (read.position, read.calibration) == (0, [])
@@ -24,14 +24,14 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_the_fields_and_which_of_them_have_defaults_are_those_of_february_2026(name):
+def test_the_fields_and_the_optional_ones_are_those_of_february_2026(name):
     fields, optional = FIELDS[name]
     schema = getattr(exam_models, name).model_json_schema()
     assert set(schema["properties"]) == set(fields)
     assert set(schema["required"]) == set(fields) - set(optional.split())
 
 
-def test_an_id_of_a_sequence_is_given_by_either_name():
+def test_a_sequence_takes_its_id_by_either_name():
     by_name = {name.removeprefix("_"): value for name, value in sequence().items()}
     assert exam_models.MRISequenceOut(**by_name) == exam_models.MRISequenceOut(**sequence())
 
@@ -52,7 +52,7 @@ def test_the_names_and_the_values_of_the_enumerations_are_scanhubs():
         assert held == {name: value or name for name, _, value in pairs}
 
 
-def test_a_result_takes_meta_data_with_any_keys():
+def test_a_result_takes_metadata_with_any_keys():
     meta = {1: "a", None: "b", (1, 2): "c"}
     assert exam_models.SetResult(type="MRD", directory="/d", meta=meta).meta == meta
 

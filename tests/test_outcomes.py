@@ -19,7 +19,7 @@ from calls import ANSWERED, CALLS, GET_SEQUENCE, GET_TASK, RECORDS, SET_RESULT, 
 
 
 def answered(call, status, body, raised=None, **arguments):
-    """Make the call, sent once, which is to fail with the status that came or another; say why."""
+    """Make the call, sent once, which must fail with this status or `raised`; return why."""
     with responses.RequestsMock() as mock:
         content = {"body": body} if isinstance(body, (str, bytes)) else {"json": body}
         mock.add(call.method, call.url(arguments.get("record_id")), status=status, **content)
@@ -39,7 +39,7 @@ def test_a_refusal_has_the_status_and_the_detail_of_the_exam_manager(call, statu
 
 @each(CALLS)
 @pytest.mark.parametrize("status", [400, 422])
-def test_to_a_get_an_id_that_cannot_be_is_not_found(call, status):
+def test_a_get_of_an_invalid_id_is_a_404(call, status):
     raised = 404 if call.method == "GET" else status
     assert answered(call, status, {"detail": "No such id."}, raised) == "No such id."
 
@@ -58,7 +58,7 @@ def test_a_refusal_without_a_detail_keeps_its_status_and_says_so(call, status, b
 
 
 @each(CALLS)
-def test_any_other_status_is_a_502_that_names_it(call):
+def test_an_undocumented_status_is_a_502_that_names_it(call):
     undocumented = {100, 102, 200, 201, 202, 204, 206, 299, 300, 302, 304, 307, 399, 500, 503, 599}
     for status in undocumented - {call.status}:
         why = answered(call, status, call.answer or {"detail": "no"}, 502)
@@ -90,7 +90,7 @@ def test_a_list_of_problems_becomes_field_and_message_without_values(kind, messa
 
 
 @each(CALLS)
-def test_a_500_says_if_the_id_is_one_that_the_exam_manager_answers_so(call):
+def test_a_500_says_if_the_id_is_malformed(call):
     kind, valid = ("an ObjectId", "0aF" * 8) if call == GET_SEQUENCE else ("a UUID", calls.NEVER)
     for record_id, why in ((valid, ""), ("task-1", f"; the id is not {kind}")):
         got = answered(call, 500, "Internal Server Error", 502, record_id=record_id)
@@ -102,7 +102,7 @@ def test_a_500_says_if_the_id_is_one_that_the_exam_manager_answers_so(call):
 
 @pytest.mark.parametrize("task_type", ["DAG", "RECONSTRUCTION", "PROCESSING", "LATER", 5, None])
 @pytest.mark.parametrize(("call", "status"), [(GET_TASK, 400), (calls.SET_TASK, 502)])
-def test_another_type_of_task_is_a_400_of_get_task_and_a_502_of_set_task(
+def test_another_type_of_task_is_a_400_from_get_task_and_a_502_from_set_task(
     mock, call, status, task_type
 ):
     mock.add(call.method, call.url(), json=calls.task(task_type=task_type))
@@ -114,7 +114,7 @@ NOT_JSON = ["", "<html></html>", '{"name": "\\ud800"}', '{"name": "abc', b'{"nam
 
 @each(RECORDS)
 @pytest.mark.parametrize("body", [*NOT_JSON, '{"name": ' + "[" * 100_000], ids=range(6))
-def test_a_body_that_is_not_json_is_a_502_that_speaks_of_no_model(call, body):
+def test_a_body_that_is_not_json_is_a_502_that_names_no_model(call, body):
     assert answered(call, call.status, body, 502) == "the answer is not JSON"
 
 
@@ -147,7 +147,7 @@ bodies = st.recursive(
 @each(CALLS)
 @calls.anything
 @given(status=st.integers(200, 599), body=st.binary() | bodies.map(json.dumps))
-def test_any_status_with_any_body_is_a_model_or_an_http_exception(call, status, body):
+def test_any_other_answer_is_an_http_exception(call, status, body):
     if (call.method, status) == ("DELETE", 204):
         return
     with responses.RequestsMock() as mock:
@@ -169,7 +169,7 @@ def test_a_detail_is_one_line_of_a_readable_length():
 
 
 @each(CALLS)
-def test_a_token_that_comes_back_in_a_detail_is_taken_out(call):
+def test_a_token_that_comes_back_in_a_detail_is_removed(call):
     assert answered(call, 401, {"detail": f"Unknown: {TOKEN}, {TOKEN}"}) == "Unknown: ..., ..."
 
 
@@ -183,7 +183,7 @@ def test_a_token_too_short_to_be_a_secret_leaves_other_words_alone(mock, token, 
 
 
 @each(CALLS)
-def test_a_call_is_one_debug_record(mock, call, caplog):
+def test_a_call_logs_one_debug_record(mock, call, caplog):
     caplog.set_level(logging.DEBUG)
     mock.add(call.method, call.url(), status=call.status, json=call.answer)
     call()
@@ -204,7 +204,7 @@ def test_the_time_of_a_call_is_logged_in_milliseconds(mock, caplog):
 
 @each(CALLS)
 @pytest.mark.parametrize(("status", "raised", "level"), [(409, 409, "INFO"), (500, 502, "WARNING")])
-def test_a_call_that_fails_is_one_more_record_with_its_detail(call, status, raised, level, caplog):
+def test_a_failed_call_logs_one_more_record_with_its_detail(call, status, raised, level, caplog):
     why = answered(call, status, {"detail": "Busy."}, raised)
     debug, record = caplog.records
     assert debug.message.startswith(f"{call.method} {call.url()}: {status} in ")
@@ -216,13 +216,13 @@ def test_a_call_that_fails_is_one_more_record_with_its_detail(call, status, rais
     ("arguments", "came"),
     [({"record_id": "a/b"}, "/task/: not sent in "), ({}, f"{GET_TASK.record_id}: no answer in ")],
 )
-def test_the_log_says_what_came_instead_of_a_status(arguments, came, caplog):
+def test_the_log_says_why_there_is_no_status(arguments, came, caplog):
     with responses.RequestsMock():
         GET_TASK.fails(404 if arguments else 503, **arguments)
     assert came in caplog.records[0].message
 
 
-# What the tests of a caller meet, who mocks.
+# Mocks in a caller's tests.
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_a_mock_that_does_not_match_says_so(mock, record_id, matcher, mismatch):
     assert len(mock.calls) == 1
 
 
-def test_callers_may_mock_with_requests_mock():
+def test_callers_can_mock_with_requests_mock():
     with requests_mock.Mocker() as mock:
         for call in CALLS:
             mock.request(call.method, call.url(), status_code=call.status, json=call.answer)
@@ -263,8 +263,8 @@ def test_callers_may_mock_with_requests_mock():
         (OSError("the cable is out"), 503, f"{calls.UNANSWERED}the cable is out"),
         (requests.ConnectTimeout("slow"), 504, "no connection to the exam manager in 3 s"),
         (requests.ReadTimeout("slow"), 504, "the exam manager sent nothing for 3 s"),
-        (requests.Timeout("slow"), 504, "the request was not taken in 3 s"),
-        (requests.ConnectionError(TimeoutError()), 504, "the request was not taken in 3 s"),
+        (requests.Timeout("slow"), 504, "the request could not be sent in 3 s"),
+        (requests.ConnectionError(TimeoutError()), 504, "the request could not be sent in 3 s"),
     ],
     ids=lambda value: type(value).__name__,
 )

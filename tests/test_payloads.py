@@ -71,7 +71,7 @@ class Voxel:
     ],
     ids=range(13),
 )
-def test_what_a_handler_puts_into_meta_arrives_as_from_scanhubs_own_client(value, arrives):
+def test_meta_arrives_as_from_scanhubs_own_client(value, arrives):
     payload = with_meta(value)
     got = sent(SET_RESULT, payload)
     assert got == json.loads(json.dumps(payload, default=jsonable_encoder))
@@ -87,7 +87,7 @@ json_values = st.recursive(
 
 @calls.anything
 @given(meta=st.dictionaries(st.text(), json_values))
-def test_meta_goes_out_and_comes_back_as_it_is(meta):
+def test_meta_goes_out_and_comes_back_unchanged(meta):
     with responses.RequestsMock() as mock:
         mock.put(SET_RESULT.url(), json=result(meta=meta))
         payload = SET_RESULT.payload()
@@ -131,7 +131,7 @@ def test_what_json_cannot_hold_is_a_422_that_names_its_place_and_type(value, kin
     assert why == f"{place}: JSON cannot hold {kind}"
 
 
-def test_a_value_that_holds_itself_or_is_too_deep_for_the_exam_manager_is_a_422():
+def test_a_value_that_contains_itself_or_is_too_deep_for_the_exam_manager_is_a_422():
     circle, deep = {}, 1
     circle["itself"] = circle
     for _ in range(210):
@@ -140,7 +140,7 @@ def test_a_value_that_holds_itself_or_is_too_deep_for_the_exam_manager_is_a_422(
         assert "JSON cannot hold this" in refused(SET_RESULT, with_meta(value))
 
 
-def test_fields_and_nested_fields_are_checked_as_well():
+def test_fields_outside_meta_are_checked_too():
     payload = SET_TASK.payload()
     payload.acquisition_parameter.fov_offset.x = math.nan
     why = refused(SET_TASK, payload)
@@ -163,7 +163,7 @@ def test_fields_and_nested_fields_are_checked_as_well():
         ("datetime_created", "yesterday", "datetime_created: Input should be a valid datetime"),
     ],
 )
-def test_a_field_that_was_assigned_what_it_cannot_be_is_a_422_that_names_it(field, value, why):
+def test_a_field_with_an_invalid_value_is_a_422_that_names_it(field, value, why):
     payload = SET_TASK.payload()
     setattr(payload, field, value)
     assert refused(SET_TASK, payload).startswith(why)
@@ -180,7 +180,7 @@ def test_a_field_that_is_missing_is_a_422(call):
     ("payload", "kind"),
     [(None, "NoneType"), ({"type": "MRD"}, "dict"), ("MRD", "str"), (Path(), "pathlib.PosixPath")],
 )
-def test_a_payload_that_is_no_model_is_a_422_that_names_its_type(call, payload, kind):
+def test_a_payload_that_is_not_a_model_is_a_422_that_names_its_type(call, payload, kind):
     assert refused(call, payload) == f"the payload is of type {kind}, not a model"
 
 
@@ -207,7 +207,7 @@ def test_what_a_payloads_own_code_raises_is_a_422():
         assert refused(SET_RESULT, payload) == why
 
 
-def test_fields_of_a_subclass_are_sent_and_those_of_a_parent_alone_as_well():
+def test_a_subclass_or_a_parent_is_sent_with_its_own_fields():
     class Extended(SetResult):
         checksum: str = Field(alias="check-sum")
 

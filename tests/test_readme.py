@@ -44,7 +44,7 @@ def test_the_handlers_and_their_unit_tests_work(written, exam_manager, monkeypat
     assert Path(result.directory, *result.files).read_bytes() == b"data"
 
 
-def test_a_misspelt_attribute_fails_the_first_unit_test(written):
+def test_a_wrong_attribute_fails_the_first_unit_test(written):
     app = written / "app.py"
     app.write_text(app.read_text().replace("task.progress", "task.status"))
     run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_app.py"]
@@ -52,12 +52,12 @@ def test_a_misspelt_attribute_fails_the_first_unit_test(written):
     assert "1 failed, 1 passed" in done.stdout, done.stdout
 
 
-def test_the_upload_is_that_of_the_examples():
+def test_the_upload_matches_the_examples():
     shown = CODE["upload.py"]
     assert shown[shown.index("def store") :] in (ROOT / "examples" / "handlers.py").read_text()
 
 
-def test_the_table_of_functions_is_that_of_the_module():
+def test_the_table_of_functions_matches_the_module():
     rows = re.findall(
         r"^\| `(\w+)(\(.*\))` \| `(\w+)` `(\w+_URI)(.*)` \| `(\w+)` \|$", README, re.M
     )
@@ -77,7 +77,7 @@ OUTCOMES = [
 ]
 
 
-def test_the_table_of_outcomes_is_that_of_the_module():
+def test_the_table_of_outcomes_matches_the_module():
     assert OUTCOMES == re.findall(r"^\| (\d\d\d|4xx) \| (.*) \|$", README, re.M)
 
 
@@ -92,7 +92,7 @@ def ending(status, *arguments):
     return ends
 
 
-def test_the_outcomes_name_the_functions_that_they_are_of(exam_manager, mock, aim):
+def test_the_outcomes_name_their_functions(exam_manager, mock, aim):
     named = {status: set(re.findall(r"`(\w+)`", what)) for status, what in OUTCOMES}
     mock.add_passthru(exam_manager.url)
     dag = ending(400, exam_manager.dag_task_id, exam_manager.token)

@@ -48,7 +48,7 @@ def test_the_head_on_the_wire_names_the_host_and_asks_for_no_encoding(server, ca
 
 
 @each(CALLS)
-def test_a_uuid_object_serves_as_an_id(mock, call):
+def test_a_uuid_object_can_be_an_id(mock, call):
     mock.add(call.method, call.url(TASK_ID), status=call.status, json=call.answer)
     call(UUID(TASK_ID))
 
@@ -57,8 +57,15 @@ NO_IDS = {
     "is empty": [""],
     "is '.'": ["."],
     "is '..'": [".."],
-    "holds a /": ["/", "a/b", f"../{TASK_ID}", "..%2F/", "http://host/", "//host"],
-    "holds a character that cannot be sent": ["\x00", "a\nb", "\r\nX: y", "\x7f", "\x85", "\ud800"],
+    "contains a /": ["/", "a/b", f"../{TASK_ID}", "..%2F/", "http://host/", "//host"],
+    "contains a character that cannot be sent": [
+        "\x00",
+        "a\nb",
+        "\r\nX: y",
+        "\x7f",
+        "\x85",
+        "\ud800",
+    ],
     "has more than 128 characters": ["a" * 129, TOKEN],
     "is of type NoneType, not str": [None],
     "is of type bytes, not str": [b"a"],
@@ -72,9 +79,7 @@ NO_IDS = {
     [(record_id, wrong) for wrong, ids in NO_IDS.items() for record_id in ids],
     ids=ascii,
 )
-def test_an_id_that_cannot_be_one_is_a_404_that_says_why_and_is_not_sent(
-    server, call, record_id, wrong
-):
+def test_an_invalid_id_is_a_404_that_says_why_and_is_not_sent(server, call, record_id, wrong):
     assert call.fails(404, record_id=record_id) == f"the id {wrong}"
     assert not server.requests
 
@@ -88,7 +93,7 @@ IDS = [
 @each(CALLS)
 @anything
 @given(record_id=st.sampled_from(IDS) | unicode)
-def test_an_id_is_one_segment_or_one_value_or_not_sent(server, call, record_id):
+def test_an_id_is_sent_as_one_segment_or_value_or_not(server, call, record_id):
     codes = {ord(character) for character in record_id}
     controls = {*range(32), *range(127, 160), ord("/"), *range(0xD800, 0xE000)}
     if record_id in {"", ".", ".."} or len(record_id) > 128 or codes & controls:
@@ -108,7 +113,7 @@ TOKENS = ["", " ", "a b", "a\n", "a\r\nX: y", "\x00", "é", "\ud800", "=", "a=b"
 
 @each(CALLS)
 @pytest.mark.parametrize("token", [*TOKENS, "\N{SUPERSCRIPT ONE}", None, 5, b"a"], ids=ascii)
-def test_a_token_that_is_none_is_a_401_and_not_sent(server, call, token):
+def test_an_invalid_token_is_a_401_and_not_sent(server, call, token):
     assert call.fails(401, token=token) == "the access token is not a bearer token"
     assert not server.requests
 
@@ -116,7 +121,7 @@ def test_a_token_that_is_none_is_a_401_and_not_sent(server, call, token):
 @each(CALLS)
 @anything
 @given(token=st.from_regex(r"\A[A-Za-z0-9\-._~+/]+=*\Z"))
-def test_a_b64token_is_sent_in_its_header(server, call, token):
+def test_a_b64token_is_sent_in_the_header(server, call, token):
     call(token=token)
     line, *headers = head(server)
     assert line == f"{call.method} {call.url()[24:]} HTTP/1.1"

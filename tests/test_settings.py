@@ -49,7 +49,7 @@ def test_the_limit_of_a_step_is_taken_from_the_environment(imported, setting, se
     assert imported(TIMEOUT, setting)["_STEP_SECONDS"] == seconds
 
 
-def test_the_limit_that_is_set_is_the_one_that_is_sent_and_named(mock, monkeypatch):
+def test_the_limit_that_is_set_is_used_and_named(mock, monkeypatch):
     monkeypatch.setattr(exam_requests, "_STEP_SECONDS", 6.5)
     mock.get(GET_TASK.url(), body=requests.ReadTimeout())
     assert GET_TASK.fails(504) == "the exam manager sent nothing for 6.5 s"
@@ -73,14 +73,14 @@ WRONG = {
     f"{PORT}'80\"'": ['http://exam-manager:80"'],
     "Port out of range 0-65535": ["http://exam-manager:80000"],
     "its port is empty or 0": ["http://exam-manager:0", "http://h:", "http://http://exam-manager"],
-    "it holds a ? or a #": [
+    "it contains a ? or a #": [
         "http://h?",
         "http://h#",
         "http://h:80?a=b",
         "http://h#a",
         "http://h/?",
     ],
-    "it holds /api/v1/exam, which is added to it": [
+    "it contains /api/v1/exam, which is added to it": [
         *("http://h/api/v1/exam", "http://h/api/v1/exam/", "http://h/api/v1/exam/task"),
     ],
     "its path is not valid": ["http://exam-manager/${PREFIX}", "http://exam-manager/a b"],
@@ -102,7 +102,8 @@ def test_a_setting_that_cannot_work_stops_the_import_and_says_why(imported, name
 
 
 @pytest.mark.parametrize(
-    ("scheme", "wrong"), [("http://", "it holds a user"), ("", "it does not begin with http")]
+    ("scheme", "wrong"),
+    [("http://", "it contains a user name"), ("", "it does not begin with http")],
 )
 def test_the_password_of_an_address_is_not_shown(imported, scheme, wrong):
     with pytest.raises(ValueError, match=rf"^{URL} is '\.\.\.@exam-manager:8000': {wrong}"):
