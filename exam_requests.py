@@ -31,13 +31,13 @@ workflow_id must be an existing id.``); a 401 has ``WWW-Authenticate: Bearer``. 
 detail, log record or traceback shows a token or a value of a payload or an answer; what
 the exam manager says about a refusal is passed on, without the token.
 
-``GET`` and ``PUT`` are sent once more if the connection was dropped before the answer
-began, ``POST`` and ``DELETE`` only once. A call that ended in 502, 503 or 504 may have
+``GET`` and ``PUT`` are sent once more if the connection was dropped before an answer was
+there, ``POST`` and ``DELETE`` only once. A call that ended in 502, 503 or 504 may have
 been carried out.
 
 ``EXAM_MANAGER_URL`` is the address (default ``http://exam-manager:8000``), and
-``EXAM_MANAGER_TIMEOUT`` the limit of a step in seconds (default 3); both are read on
-import. ``REQUESTS_CA_BUNDLE`` names the certificates to trust over https.
+``EXAM_MANAGER_TIMEOUT`` another limit for each step, in seconds; both are read on import.
+``REQUESTS_CA_BUNDLE`` names the certificates to trust over https.
 """
 
 import http.client
@@ -83,12 +83,13 @@ def _setting(name: str, default: str, read: Callable[[str], Any]) -> Any:
 
 
 def _url(text: str) -> str:
+    if "@" in text:  # Before all else: other errors would show a part of the password.
+        raise ValueError("it contains a user name")
     parts = urlsplit(text)
     host = r"[\w-]+(\.[\w-]+)*\.?|[0-9a-f.]*:[0-9a-f:.]*"  # A name, or an address with colons.
     for wrong, why in (
         (text[0] in "\"'", "there are quotation marks around it"),
         (not re.match("https?://", text, re.I), "it does not begin with http:// or https://"),
-        ("@" in parts.netloc, "it contains a user name"),
         ("?" in text or "#" in text, "it contains a ? or a #"),
         (parts.netloc.endswith(":") or parts.port == 0, "its port is empty or 0"),
         (not re.fullmatch(host, parts.hostname or ""), "it has no valid host name"),
@@ -102,8 +103,8 @@ def _url(text: str) -> str:
 
 def _seconds(text: str) -> float:
     with suppress(ValueError):
-        if 0 < float(text) < float("inf"):
-            return float(text)
+        if 0 < (seconds := float(text)) < float("inf"):
+            return seconds
     raise ValueError("it is not a number of seconds above 0")
 
 
@@ -272,6 +273,7 @@ _REPEATABLE = {"GET", "PUT"}
 _DROPPED = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, ssl.SSLEOFError)
 
 _Model = TypeVar("_Model", bound=BaseModel)
+_How = dict[str, Any]  # The arguments of `requests.Session.send`.
 
 
 class _NoContent(BaseModel):
@@ -285,7 +287,6 @@ class _CallError(Exception):
 def _call(
     method: str, what: str, url: str, id_: str, token: str, model: type[_Model], payload: Any = None
 ) -> _Model:
-    """Carry out one call."""
     started = time.monotonic()
     url += "?task_id=" if method == "POST" else "/"
     outcome: int | str = "not sent"
@@ -349,7 +350,7 @@ def _body(payload: object) -> bytes:
     fields: Any = None
     try:
         fields = payload.model_dump(by_alias=True, warnings=False)
-        text = to_json(fields)
+        text = to_json(fields)  # Of the payload itself, it would write NaN as null.
         read = from_json(text, allow_inf_nan=False)  # The exam manager reads NaN as null.
     except Exception as error:  # An object's own code may raise anything.
         raise _CallError(
@@ -404,7 +405,7 @@ class _Session(requests.Session):
         self.mount("https://", adapter)
 
     def get_redirect_target(self, resp: Response) -> None:
-        """Find no redirect: even with ``allow_redirects=False``, its body would be read."""
+        """Find no redirect; ``allow_redirects=False`` would still read its body."""
 
 
 # The last one is in use. A forked process adds its own; closing its parent's may hang.
@@ -417,10 +418,11 @@ def _send(request: PreparedRequest) -> tuple[Response, bytes]:
     """Send a request, and again only where that is safe; return the response and its body."""
     https = str(request.url).lower().startswith("https")
     bundle = os.environ.get("REQUESTS_CA_BUNDLE", "").strip() if https else ""
+    how: _How = {"stream": True, "timeout": _STEP_SECONDS, "verify": bundle or True}
     try:
         if request.method in _REPEATABLE:
             try:
-                return _exchange(_sessions[-1], request, bundle)
+                return _exchange(_sessions[-1], request, how)
             except requests.ConnectionError as error:
                 if not isinstance(_cause(error), _DROPPED):
                     raise
@@ -428,18 +430,17 @@ def _send(request: PreparedRequest) -> tuple[Response, bytes]:
         # manager closes connections that are idle for 5 s, and a request sent just then fails.
         request.headers["Connection"] = "close"
         with _Session() as session:
-            return _exchange(session, request, bundle)
+            return _exchange(session, request, how)
     except (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError) as error:
-        raise _unanswered(error, bundle)
+        raise _unanswered(error, how)
 
 
-def _exchange(session: _Session, request: PreparedRequest, bundle: str) -> tuple[Response, bytes]:
-    sent = session.send(request, stream=True, timeout=_STEP_SECONDS, verify=bundle or True)
-    with sent as response:
+def _exchange(session: _Session, request: PreparedRequest, how: _How) -> tuple[Response, bytes]:
+    with session.send(request, **how) as response:
         # For any other answer the head is enough. Leaving its body unread closes the connection:
         # what a server sends after a 1xx, 204 or 304 must not become the next user's answer.
         if response.status_code not in {200, 201} and not 400 <= response.status_code < 500:
-            return response, b"{}"
+            return response, b"{}"  # For `_NoContent`.
         started = time.monotonic()
         response.raw.decode_content = True  # A proxy may compress unasked.
         answer = bytearray()
@@ -459,22 +460,22 @@ def _cause(error: BaseException) -> BaseException:
     return _cause(inner) if isinstance(inner, BaseException) else error
 
 
-def _unanswered(error: Exception, bundle: str) -> _CallError:
+def _unanswered(error: Exception, how: _How) -> _CallError:
     """Say why there is no answer, in the words of the system or the library."""
     cause = _cause(error)
     reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
-    step = f"{_STEP_SECONDS:g} s"
-    # The narrower errors come first: a time limit is a failed connection, too.
+    step = f"{how['timeout']:g} s"
+    # The narrower errors come first: a time limit is a failed connection, too. Of one that passes
+    # while a hook reads the answer, requests leaves only the text.
     if isinstance(error, requests.ConnectTimeout) or "handshake operation timed out" in reason:
         return _CallError(504, f"no connection to the exam manager in {step}")
     if isinstance(error, requests.ReadTimeout) or "Read timed out" in str(error):
         return _CallError(504, f"the exam manager sent nothing for {step}")
     if isinstance(cause, (TimeoutError, requests.Timeout)):
         return _CallError(504, f"the request could not be sent in {step}")
-    if bundle:
-        reason += f" (REQUESTS_CA_BUNDLE is {bundle!r})"
-    broken_off = urllib3.exceptions.ProtocolError, urllib3.exceptions.SSLError
-    if isinstance(error, (*broken_off, requests.exceptions.ChunkedEncodingError)):
+    if how["verify"] is not True:
+        reason += f" (REQUESTS_CA_BUNDLE is {how['verify']!r})"
+    if isinstance(error, urllib3.exceptions.ProtocolError):
         return _CallError(503, f"the exam manager broke off its answer: {reason}")
     not_http = isinstance(cause, http.client.HTTPException) and not isinstance(cause, OSError)
     if not_http or isinstance(error, urllib3.exceptions.DecodeError):
@@ -501,7 +502,7 @@ def _refusal(method: str, what: str, id_: str, response: Response, body: bytes) 
         # The place of a problem begins with "body", "query" or "path".
         why = detail if isinstance(detail, str) else _problems(detail, 1)
     if why and method == "GET" and status in {400, 422}:
-        status = 404
+        status = 404  # The documented status of a wrong id.
     return _CallError(status, why or f"{answered} without a detail")
 
 

@@ -146,19 +146,20 @@ def main() -> None:
     if any(getattr(call, client)() != call.ours() for call in CALLS for client in CLIENTS):
         raise RuntimeError("the clients do not return the same result")
     print(ABOUT, ROW("Median time", "     ours", "× per call", "× httpx", "× bare"), sep="\n")
-    for call in CALLS[:5]:
+    small, large = CALLS[:-2], CALLS[-2:]
+    for call in small:
         report(call.name, take_turns(600, call.seconds), *BARS.get(call.method, ()))
     for n in (8, 40):
         report(f"get_task, {n} threads", take_turns(5, partial(CALLS[0].in_threads, n)), "≥ 1.0")
     # Page faults of buffers are decided once per process: each client has five of its own.
     with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        turns = take_turns(5, lambda client: pool.apply(CALLS[5].median_seconds, (client,)))
+        turns = take_turns(5, lambda client: pool.apply(large[0].median_seconds, (client,)))
     report("get_sequence, 1 MiB", turns, "≥ 1.2")
-    report("get_sequence, 64 MiB", take_turns(5, CALLS[6].seconds), "≥ 1.0")
+    report("get_sequence, 64 MiB", take_turns(5, large[1].seconds), "≥ 1.0")
     print("", ROW("Growth of the peak", "ours", "per call", "httpx", "bare"), sep="\n")
     # Not "spawn": a spawned process inherits the peak of this one.
     with get_context("forkserver").Pool(1, maxtasksperchild=1) as pool:
-        for call, size, bar in (CALLS[5], 1, ""), (CALLS[6], 64, "≤ 3.2"):
+        for call, size, bar in (large[0], 1, ""), (large[1], 64, "≤ 3.2"):
             turns = take_turns(3, lambda client: pool.apply(call.growth, (client,)))
             ours, *others = (median(figures) / size for figures in turns)
             print(ROW(f"× the body of {size} MiB", verdict(ours, bar), *map(verdict, others)))

@@ -3,7 +3,7 @@
 
 """An exam manager to develop against.
 
-It answers the six operations of a device manager as ScanHub's does, errors included, and
+It answers the operations of a device manager as ScanHub's does, errors included, and
 holds its records in memory. ``python examples/exam_manager.py`` keeps one running; the
 demo and the tests use `running`.
 """

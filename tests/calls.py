@@ -25,6 +25,7 @@ MRD = {"type": "MRD", "directory": "/data/1", "files": ["a.mrd"], "meta": {"snr"
 
 UNANSWERED = "no connection to the exam manager: "
 ANSWERED = "the exam manager, or a proxy in front of it, answered"
+LIMIT = f"{exam_requests._STEP_SECONDS:g} s"
 COULD_NOT = "Could not {}, either because it does not exist, or for another reason."
 
 # Fields that are newer than the models, and meta data of all that JSON holds.

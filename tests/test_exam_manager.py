@@ -1,7 +1,6 @@
 """The exam manager of the examples, beside what was recorded of the real one, and calls to it."""
 
 import json
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -161,14 +160,6 @@ def test_exported_values_survive_a_restart_with_keep():
         ids.append({variables[name] for name in ("TOKEN", "DAG_TASK_ID", "SEQUENCE_ID")})
     assert ids[0] == ids[1]
     assert not ids[1] & ids[2]
-
-
-def test_a_port_in_use_is_reported_in_one_line():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        command = [*COMMAND, "--port", port := str(listener.getsockname()[1])]
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    told = f"Port {port} of 127.0.0.1: Address already in use\n"
-    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", told)
 
 
 # A device manager's calls to it.

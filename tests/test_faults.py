@@ -251,6 +251,5 @@ def test_the_documented_limits_are_those_of_the_module():
     whole = f"for the whole answer {e._ANSWER_SECONDS:g} s, and 1 s more for each {rate}"
     assert f"{e._STEP_SECONDS:g} s to connect to each address, to send the request" in documented
     assert whole in documented
-    assert f"of a step in seconds (default {e._STEP_SECONDS:g});" in documented
     assert f"more than {e._ANSWER_BYTES / 2**20:g} MiB" in documented
     assert e._ID_CHARACTERS == 128

@@ -15,7 +15,7 @@ from responses import matchers
 
 import calls
 import exam_requests
-from calls import ANSWERED, CALLS, GET_SEQUENCE, GET_TASK, RECORDS, SET_RESULT, TOKEN, each
+from calls import ANSWERED, CALLS, GET_SEQUENCE, GET_TASK, LIMIT, RECORDS, SET_RESULT, TOKEN, each
 
 
 def answered(call, status, body, raised=None, **arguments):
@@ -261,10 +261,18 @@ def test_callers_can_mock_with_requests_mock():
         (requests.ConnectionError("the cable is out"), 503, f"{calls.UNANSWERED}the cable is out"),
         (requests.exceptions.SSLError("not trusted"), 503, f"{calls.UNANSWERED}not trusted"),
         (OSError("the cable is out"), 503, f"{calls.UNANSWERED}the cable is out"),
-        (requests.ConnectTimeout("slow"), 504, "no connection to the exam manager in 3 s"),
-        (requests.ReadTimeout("slow"), 504, "the exam manager sent nothing for 3 s"),
-        (requests.Timeout("slow"), 504, "the request could not be sent in 3 s"),
-        (requests.ConnectionError(TimeoutError()), 504, "the request could not be sent in 3 s"),
+        (
+            requests.ConnectTimeout("slow"),
+            504,
+            f"no connection to the exam manager in {LIMIT}",
+        ),
+        (requests.ReadTimeout("slow"), 504, f"the exam manager sent nothing for {LIMIT}"),
+        (requests.Timeout("slow"), 504, f"the request could not be sent in {LIMIT}"),
+        (
+            requests.ConnectionError(TimeoutError()),
+            504,
+            f"the request could not be sent in {LIMIT}",
+        ),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -5,6 +5,7 @@ import inspect
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from unittest.mock import patch
 
@@ -97,10 +98,17 @@ def test_the_outcomes_name_their_functions(exam_manager, mock, aim):
     mock.add_passthru(exam_manager.url)
     dag = ending(400, exam_manager.dag_task_id, exam_manager.token)
     assert named["400"] == dag | ending(400, NEVER, exam_manager.token)
+    assert ending(405, NEVER, exam_manager.token) == set()  # The stand-in has each route.
     aim("http://exam-manager:8000")
     for call in CALLS:
         mock.add(call.method, call.url(), status=400, json={"detail": "No such id."})
     assert named["404"] == ending(404)
+
+
+def test_each_change_of_the_list_of_mutants_can_be_made():
+    for mutant in tomllib.loads((ROOT / "tests" / "mutants.toml").read_text())["mutant"]:
+        for file in mutant.get("file", "exam_requests.py").split():
+            assert (ROOT / file).read_text().count(mutant["old"]) == 1, mutant["what"]
 
 
 def test_every_command_exists():

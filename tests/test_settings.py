@@ -70,7 +70,6 @@ WRONG = {
     "Invalid IPv6 URL": ["http://[::1"],
     f"{PORT}'port'": ["http://exam-manager:port"],
     f"{PORT}'8000 '": ["http://exam-manager:8000 # comment"],
-    f"{PORT}'80\"'": ['http://exam-manager:80"'],
     "Port out of range 0-65535": ["http://exam-manager:80000"],
     "its port is empty or 0": ["http://exam-manager:0", "http://h:", "http://http://exam-manager"],
     "it contains a ? or a #": [
@@ -101,10 +100,8 @@ def test_a_setting_that_cannot_work_stops_the_import_and_says_why(imported, name
     assert str(raised.value) == f"{name} is {setting!r}: {wrong}"
 
 
-@pytest.mark.parametrize(
-    ("scheme", "wrong"),
-    [("http://", "it contains a user name"), ("", "it does not begin with http")],
-)
-def test_the_password_of_an_address_is_not_shown(imported, scheme, wrong):
-    with pytest.raises(ValueError, match=rf"^{URL} is '\.\.\.@exam-manager:8000': {wrong}"):
-        imported(URL, f"{scheme}eva:secret@exam-manager:8000")
+@pytest.mark.parametrize("user", ["http://eva:secret", "eva:secret", "http://eva:sec/ret"])
+def test_the_password_of_an_address_is_not_shown(imported, user):
+    shown = r"is '\.\.\.@exam-manager:8000': it contains a user name$"
+    with pytest.raises(ValueError, match=f"^{URL} {shown}"):
+        imported(URL, f"{user}@exam-manager:8000")
