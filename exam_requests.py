@@ -437,8 +437,8 @@ def _send(request: PreparedRequest) -> tuple[Response, bytes]:
 
 def _exchange(session: _Session, request: PreparedRequest, how: _How) -> tuple[Response, bytes]:
     with session.send(request, **how) as response:
-        # For any other answer the head is enough. Leaving its body unread closes the connection:
-        # what a server sends after a 1xx, 204 or 304 must not become the next user's answer.
+        # Unless it is a record or a refusal, the head is enough. Leaving the rest unread closes the
+        # connection: what comes after a 1xx, 204 or 304 must not become the next user's answer.
         if response.status_code not in {200, 201} and not 400 <= response.status_code < 500:
             return response, b"{}"  # For `_NoContent`.
         started = time.monotonic()
