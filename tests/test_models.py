@@ -52,6 +52,14 @@ def test_the_names_and_the_values_of_the_enumerations_are_scanhubs():
         assert held == {name: value or name for name, _, value in pairs}
 
 
+def test_a_misspelt_attribute_cannot_be_assigned_but_a_field_of_the_answer_can():
+    read = exam_models.AcquisitionTaskOut.model_validate(task(later=1))
+    with pytest.raises(ValueError, match='"AcquisitionTaskOut" object has no field "progres"'):
+        read.progres = 42
+    read.later, read.progress = 2, 42
+    assert read == exam_models.AcquisitionTaskOut.model_validate(task(later=2, progress=42))
+
+
 # The module itself.
 
 

@@ -109,6 +109,8 @@ def test_each_change_of_the_list_of_mutants_can_be_made():
     for mutant in tomllib.loads((ROOT / "tests" / "mutants.toml").read_text())["mutant"]:
         for file in mutant.get("file", "exam_requests.py").split():
             assert (ROOT / file).read_text().count(mutant["old"]) == 1, mutant["what"]
+        file, _, test = mutant["killed_by"].partition("::")
+        assert f"def {test}(" in (ROOT / "tests" / file).read_text()
 
 
 def test_every_command_exists():
