@@ -28,10 +28,10 @@ import exam_requests as exam  # noqa: E402
 ABOUT = f"""\
 {platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}
 {", ".join(f"{name} {version(name)}" for name in ("requests", "urllib3", "httpx", "pydantic"))}
-A task of {len(TASK)} bytes, over loopback. "×": how many times as fast as this ours is
+A task of {len(TASK)} bytes, over loopback. "×": how many times as fast ours is as
   per call  requests.get(...) and Model(**response.json()), as ScanHub does
   httpx     one httpx.Client and Model.model_validate_json(response.content)
-  bare      a ready request through Session.send, read like httpx: none of our code
+  bare      a ready request through Session.send: none of our code
 """
 TOKEN = "0123456789abcdef" * 32
 CLIENTS = ["ours", "per_call", "httpx", "bare"]
