@@ -219,9 +219,6 @@ def test_a_redirect_whose_body_never_comes_says_at_once_where_it_leads(serve, lo
     assert GET_TASK.fails(502) == f"{ANSWERED} 302{leads.format(server.url)}"
 
 
-# Good answers.
-
-
 PIECES = [b"10\r\n%s\r\n" % BODY[at : at + 16] for at in range(0, len(BODY) // 16 * 16, 16)]
 LAST = BODY[len(BODY) // 16 * 16 :]
 PACKED = gzip.compress(BODY)
