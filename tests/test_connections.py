@@ -173,7 +173,7 @@ def test_forty_calls_at_once_reach_the_server_at_once(serve, monkeypatch):
     all_there = threading.Barrier(40)
 
     def wait(connection, request):
-        all_there.wait(20)
+        all_there.wait(10)
         reply(connection, request)
 
     serve(wait)
@@ -213,7 +213,7 @@ import exam_requests
 
 def in_a_child(*calls):
     if not (child := os.fork()):
-        signal.alarm(20)
+        signal.alarm(10)
         for call in calls:
             exam_requests.get_task(call, "token")
         os._exit(0)

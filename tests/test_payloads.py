@@ -178,7 +178,12 @@ def test_a_field_that_is_missing_is_a_422(call):
 @each(PUTS)
 @pytest.mark.parametrize(
     ("payload", "kind"),
-    [(None, "NoneType"), ({"type": "MRD"}, "dict"), ("MRD", "str"), (Path(), "pathlib.PosixPath")],
+    [
+        (None, "NoneType"),
+        ({"type": "MRD"}, "dict"),
+        ("MRD", "str"),
+        (Decimal(1), "decimal.Decimal"),
+    ],
 )
 def test_a_payload_that_is_not_a_model_is_a_422_that_names_its_type(call, payload, kind):
     assert refused(call, payload) == f"the payload is of type {kind}, not a model"
