@@ -162,9 +162,6 @@ def test_exported_values_survive_a_restart_with_keep():
     assert not ids[1] & ids[2]
 
 
-# A device manager's calls to it.
-
-
 @each(CALLS)
 def test_an_id_with_a_path_in_it_reaches_no_other_record(exam_manager, call):
     held = (exam_manager.exams, exam_manager.tasks, exam_manager.results)
