@@ -1,6 +1,6 @@
 """What the operator sets: a setting that cannot work stops the import, and says why."""
 
-import runpy
+from importlib.util import module_from_spec
 
 import pytest
 import requests
@@ -17,7 +17,9 @@ def imported(monkeypatch):
 
     def with_setting(name, value):
         monkeypatch.setenv(name, value)
-        return runpy.run_path(exam_requests.__file__, run_name="exam_requests")
+        module = module_from_spec(exam_requests.__spec__)
+        exam_requests.__spec__.loader.exec_module(module)
+        return vars(module)
 
     return with_setting
 
@@ -42,9 +44,7 @@ def test_the_address_is_taken_from_the_environment(imported, address, base):
         assert module[f"{name.upper()}_URI"] == f"{base}/api/v1/exam/{name}"
 
 
-@pytest.mark.parametrize(
-    ("setting", "seconds"), [("", 3), ("30", 30), (" 0.5\r\n", 0.5), ("1e1", 10)]
-)
+@pytest.mark.parametrize(("setting", "seconds"), [("", 3), ("30", 30), (" 0.5\r\n", 0.5)])
 def test_the_limit_of_a_step_is_taken_from_the_environment(imported, setting, seconds):
     assert imported(TIMEOUT, setting)["_STEP_SECONDS"] == seconds
 
