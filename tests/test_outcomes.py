@@ -80,7 +80,7 @@ CHOICES = "Input should be 'calls.MRD', 'NUMPY' or 'NOT_SET'"
         ("value_error", f"Value error, {calls.PAYLOAD_VALUE}", "Value error"),
         ("assertion_error", f"Assertion failed, {calls.PAYLOAD_VALUE}", "Assertion failed"),
         ("uuid_parsing", "Input should be a valid UUID, found `n`", "Input should be a valid UUID"),
-        ("union_tag_invalid", f"Input tag 'a, 'b'' found {TAGS}", f"Input tag found {TAGS}"),
+        ("union_tag_invalid", f"Input tag 'a,\n'b'' found {TAGS}", f"Input tag found {TAGS}"),
     ],
 )
 def test_a_list_of_problems_becomes_field_and_message_without_values(kind, message, shown):
