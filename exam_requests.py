@@ -36,7 +36,7 @@ there, ``POST`` and ``DELETE`` only once. A call that ended in 502, 503 or 504 m
 been carried out.
 
 ``EXAM_MANAGER_URL`` is the address (default ``http://exam-manager:8000``), and
-``EXAM_MANAGER_TIMEOUT`` another limit for each step, in seconds; both are read on import.
+``EXAM_MANAGER_TIMEOUT`` the limit for each step, in seconds; both are read on import.
 ``REQUESTS_CA_BUNDLE`` names the certificates to trust over https.
 """
 
@@ -221,7 +221,7 @@ def create_blank_result(task_id: str, user_access_token: str) -> ResultOut:
 
 
 def delete_blank_result(result_id: str, user_access_token: str) -> None:
-    """Delete a result whose upload was not completed.
+    """Delete a result, blank or not: call it only if the upload was not completed.
 
     Parameters
     ----------

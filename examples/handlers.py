@@ -77,7 +77,7 @@ class Progress(Message):
 
 
 class Upload(Message):
-    """The device sends what it has measured, in base64, up to 16 MiB (uvicorn's limit)."""
+    """The device sends what it has measured: up to 12 MiB, as uvicorn takes 16 in base64."""
 
     command: Literal["upload"]
     data: bytes
