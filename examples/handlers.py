@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, FastAPI, HTTPException, Request, WebSocket, WebSocketDisconnect
+from fastapi import Body, Depends, FastAPI, HTTPException, WebSocket, WebSocketDisconnect
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import OAuth2PasswordBearer
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -38,9 +38,9 @@ def read_task(task_id: str, token: Token) -> exam.AcquisitionTaskOut:
 
 
 @app.post("/tasks/{task_id}/results", status_code=201)
-async def post_result(task_id: str, request: Request, token: Token) -> exam.ResultOut:
+async def post_file(task_id: str, data: Annotated[bytes, Body()], token: Token) -> exam.ResultOut:
     """Store the request's body: an `async def` makes its calls in the thread pool."""
-    return await run_in_threadpool(store, task_id, await request.body(), token)
+    return await run_in_threadpool(store, task_id, data, token)
 
 
 @app.websocket("/device")

@@ -59,8 +59,8 @@ def read_task(address, task_id, token):
 
 
 def post_result(address, task_id, token):
-    url, headers = f"http://{address}/tasks/{task_id}/results", {"Authorization": f"Bearer {token}"}
-    return requests.post(url, DATA, headers=headers, timeout=10)
+    head = {"Authorization": f"Bearer {token}", "Content-Type": "application/x-mrd"}
+    return requests.post(f"http://{address}/tasks/{task_id}/results", DATA, headers=head, timeout=9)
 
 
 def message(command, task_id, token, **fields):
