@@ -91,7 +91,7 @@ def _url(text: str) -> str:
         (text[0] in "\"'", "there are quotation marks around it"),
         (not re.match("https?://", text, re.I), "it does not begin with http:// or https://"),
         ("?" in text or "#" in text, "it contains a ? or a #"),
-        (parts.netloc.endswith(":") or parts.port == 0, "its port is empty or 0"),
+        (parts.netloc.endswith(":") or parts.port == 0, "its port is empty or 0"),  # Or it raises.
         (not re.fullmatch(host, parts.hostname or ""), "it has no valid host name"),
         (not re.fullmatch(r"[\w.~%/-]*", parts.path), "its path is not valid"),
         ("/api/v1/exam/" in f"{parts.path}/", "it contains /api/v1/exam, which is added to it"),
@@ -269,7 +269,7 @@ def set_result(result_id: str, payload: SetResult, user_access_token: str) -> Re
 
 _VERB = {"GET": "getting", "POST": "creating", "PUT": "updating", "DELETE": "deleting"}
 _DOCUMENTED_STATUS = {"GET": 200, "POST": 201, "PUT": 200, "DELETE": 204}
-_REPEATABLE = {"GET", "PUT"}
+_REPEATABLE = {"GET", "PUT"}  # A DELETE that was carried out would end in a 404.
 _DROPPED = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, ssl.SSLEOFError)
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -351,7 +351,7 @@ def _body(payload: object) -> bytes:
     try:
         fields = payload.model_dump(by_alias=True, warnings=False)
         text = to_json(fields)  # Of the payload itself, it would write NaN as null.
-        read = from_json(text, allow_inf_nan=False)  # The exam manager reads NaN as null.
+        read = from_json(text, allow_inf_nan=False)  # NaN is not JSON.
     except Exception as error:  # An object's own code may raise anything.
         raise _CallError(
             422, _misfit(fields) or f"the payload's model_dump raised {type(error).__name__}"
@@ -465,8 +465,8 @@ def _unanswered(error: Exception, how: _How) -> _CallError:
     cause = _cause(error)
     reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
     step = f"{how['timeout']:g} s"
-    # The narrower errors come first: a time limit is a failed connection, too. Of one that passes
-    # while a hook reads the answer, requests leaves only the text.
+    # The narrower errors come first: a time limit is a failed connection, too. One that passes
+    # within the body is an error of urllib3 or, in a hook, a ConnectionError: they share a text.
     if isinstance(error, requests.ConnectTimeout) or "handshake operation timed out" in reason:
         return _CallError(504, f"no connection to the exam manager in {step}")
     if isinstance(error, requests.ReadTimeout) or "Read timed out" in str(error):
