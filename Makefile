@@ -44,7 +44,7 @@ bench: $(VENV)/bench ## time the calls against other clients
 matrix: $(VENV)/matrix ## test on each Python, with the oldest packages and the newest
 	@$(BIN)/nox
 
-mutants: $(VENV)/matrix ## change the module in hundreds of ways: each should be caught
+mutants: $(VENV)/matrix ## change the module in hundreds of ways; list what is not noticed
 	@$(BIN)/nox --session mutants --error-on-missing-interpreters
 
 docs: $(VENV)/docs ## build the pages

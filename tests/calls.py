@@ -32,7 +32,7 @@ COULD_NOT = "Could not {}, either because it does not exist, or for another reas
 NEWER = {"later": {"x": [1, {"y": None}]}, "other": "text"}
 META = {"é": [1, 0.1 + 0.2, 10**400, {"nul": "\x00", "deep": [[[None, True]]]}], "7": {}}
 
-anything = settings(
+steady = settings(
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

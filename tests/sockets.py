@@ -54,8 +54,8 @@ def receive(connection):
     for line in head.lower().split(b"\r\n"):
         if line.startswith(b"content-length:"):
             length = int(line.partition(b":")[2])
-    while len(body) < length:
-        body += connection.recv(2**16)
+    while len(body) < length and (piece := connection.recv(2**16)):
+        body += piece
     return head + b"\r\n\r\n" + body
 
 

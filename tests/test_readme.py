@@ -105,15 +105,15 @@ def test_the_outcomes_name_their_functions(exam_manager, mock, aim):
     assert named["404"] == ending(404)
 
 
-def test_each_change_of_the_list_of_mutants_can_be_made():
-    for mutant in tomllib.loads((ROOT / "tests" / "mutants.toml").read_text())["mutant"]:
-        for file in mutant.get("file", "exam_requests.py").split():
-            assert (ROOT / file).read_text().count(mutant["old"]) == 1, mutant["what"]
-        file, _, test = mutant["killed_by"].partition("::")
+def test_each_change_of_the_list_can_be_made():
+    for change in tomllib.loads((ROOT / "tests" / "changes.toml").read_text())["change"]:
+        for file in change.get("file", "exam_requests.py").split():
+            assert (ROOT / file).read_text().count(change["old"]) == 1, change["what"]
+        file, _, test = change["killed_by"].partition("::")
         assert f"def {test}(" in (ROOT / "tests" / file).read_text()
 
 
 def test_every_command_exists():
     makefile = (ROOT / "Makefile").read_text()
     shown = set(re.findall(r"`make (\w+)", README)) | set(re.findall(r"^make (\w+)", README, re.M))
-    assert shown < set(re.findall(r"^(\w+):.*##", makefile, re.MULTILINE))
+    assert shown <= set(re.findall(r"^(\w+):.*##", makefile, re.MULTILINE))
