@@ -246,10 +246,11 @@ def test_a_complete_file_stays_even_if_recording_fails(
     assert log == f"Result {result_id} of task {exam_manager.task_id} is not recorded: {path}"
 
 
-def test_an_upload_is_recorded_after_a_brief_failure(upload, exam_manager, monkeypatch):
+@pytest.mark.parametrize("name", ["create_blank_result", "set_result"])
+def test_an_upload_is_recorded_after_a_brief_failure(upload, exam_manager, monkeypatch, name):
     moment = [HTTPException(503), HTTPException(504), DEFAULT]
-    call = Mock(side_effect=moment, wraps=exam_requests.set_result)
-    monkeypatch.setattr(exam_requests, "set_result", call)
+    call = Mock(side_effect=moment, wraps=getattr(exam_requests, name))
+    monkeypatch.setattr(exam_requests, name, call)
     assert upload().type == "MRD"
     assert [held["type"] for held in exam_manager.results.values()] == ["MRD"]
 
@@ -275,10 +276,9 @@ def test_an_upload_whose_last_answer_is_lost_is_recorded_and_complete(
     assert Path(held["directory"], *held["files"]).read_bytes() == DATA
 
 
-def test_recording_is_repeated_for_ten_seconds_with_growing_pauses():
-    repeat = handlers.repeat
-    pauses = [repeat.wait(Mock(attempt_number=number)) for number in range(1, 6)]
-    assert (pauses, repeat.stop.max_delay) == ([0.5, 1, 2, 4, 4], 10)
+def test_calls_are_repeated_for_ten_seconds_with_growing_pauses():
+    pauses = [handlers.repeat.wait(Mock(attempt_number=number)) for number in range(1, 6)]
+    assert (pauses, handlers.repeat.stop.max_delay) == ([0.5, 1, 2, 4, 4], 10)
 
 
 def test_another_request_is_answered_while_calls_wait(address, device, serve):
