@@ -366,6 +366,12 @@ def test_a_certificate_that_is_not_trusted_is_a_503_and_nothing_is_sent(secure, 
     assert not secure.requests
 
 
+def test_a_certificate_for_another_name_is_a_503_and_nothing_is_sent(secure, aim):
+    aim(f"https://127.0.0.1:{secure.url.rpartition(':')[2]}")
+    assert "certificate is not valid for '127.0.0.1'" in GET_TASK.fails(503)
+    assert not secure.requests
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [

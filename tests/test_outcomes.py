@@ -261,11 +261,7 @@ def test_callers_can_mock_with_requests_mock():
         (requests.ConnectionError("the cable is out"), 503, f"{calls.UNANSWERED}the cable is out"),
         (requests.exceptions.SSLError("not trusted"), 503, f"{calls.UNANSWERED}not trusted"),
         (OSError("the cable is out"), 503, f"{calls.UNANSWERED}the cable is out"),
-        (
-            requests.ConnectTimeout("slow"),
-            504,
-            f"no connection to the exam manager in {LIMIT}",
-        ),
+        (requests.ConnectTimeout("slow"), 504, f"no connection to the exam manager in {LIMIT}"),
         (requests.ReadTimeout("slow"), 504, f"the exam manager sent nothing for {LIMIT}"),
         (requests.Timeout("slow"), 504, f"the request could not be sent in {LIMIT}"),
         (

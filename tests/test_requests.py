@@ -59,12 +59,7 @@ NO_IDS = {
     "is '..'": [".."],
     "contains a /": ["/", "a/b", f"../{TASK_ID}", "..%2F/", "http://host/", "//host"],
     "contains a character that cannot be sent": [
-        "\x00",
-        "a\nb",
-        "\r\nX: y",
-        "\x7f",
-        "\x85",
-        "\ud800",
+        *("\x00", "a\nb", "\r\nX: y", "\x7f", "\x85", "\ud800"),
     ],
     "has more than 128 characters": ["a" * 129, TOKEN],
     "is of type NoneType, not str": [None],
