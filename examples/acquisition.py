@@ -4,7 +4,7 @@
 """One acquisition, as a device manager runs it, and what can go wrong.
 
 It starts an exam manager of its own, or uses the one that the options name. Each call is
-shown with its outcome and its time.
+shown with its outcome.
 """
 
 import argparse
@@ -110,7 +110,7 @@ def meet_errors(
     path = f"../{exam_id}"
     refused(404, f"the id {path}", exam.delete_blank_result, path, given.token)
     if own:
-        check("the exam of this id is still there", exam_id in own.exams)
+        check("the exam to which this path leads is still there", exam_id in own.exams)
     payload = exam.SetResult(type=ResultType.MRD, directory="/data", meta={"snr": math.nan})
     refused(422, "NaN in the metadata", exam.set_result, result_id, payload, given.token)
     if own:
@@ -121,40 +121,39 @@ def meet_errors(
 
 
 def call(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Make a call and show it; `what` is filled in with its answer."""
+    """Make a call, and show it with its time; `what` is filled in with its answer."""
     started = time.perf_counter()
     try:
         answer = function(*arguments)
     except HTTPException:
-        show(function, "refused", started)
+        show(function, "refused")
         raise
-    show(function, what.format(answer), started)
+    milliseconds = (time.perf_counter() - started) * 1000
+    show(function, what.format(answer), f"{milliseconds:.1f} ms")
     return answer
 
 
 def refused(status: int, what: str, function: Callable[..., Any], *arguments: Any) -> None:
     """Make a call that should be refused, and show the error."""
     error = None
-    started = time.perf_counter()
     try:
         function(*arguments)
     except HTTPException as raised:
         error = raised
-    show(function, what, started)
+    show(function, what)
     if error:
         remark(f"{error.status_code} {error.detail}", "yellow")
     if not error or error.status_code != status:
         check(f"{what} is refused with {status}", False)
 
 
-def show(function: Callable[..., Any], what: str, started: float) -> None:
+def show(function: Callable[..., Any], what: str, took: str = "") -> None:
     """Show a call that has ended."""
-    milliseconds = (time.perf_counter() - started) * 1000
     line = Table.grid(expand=True)
     line.add_column(width=INDENT)
     line.add_column(ratio=1, overflow="fold")
     line.add_column(width=9, justify="right")
-    line.add_row(function.__name__, Text(what), f"{milliseconds:.1f} ms")
+    line.add_row(function.__name__, Text(what), took)
     console.print(line)
 
 
