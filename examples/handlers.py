@@ -125,7 +125,7 @@ def carry_out(message: Start | Progress | Upload) -> Any:
 
 def store(task_id: str, data: bytes, token: str) -> exam.ResultOut:
     """Store what was measured, and record it as a result of its task."""
-    result_id = str(repeat(exam.create_blank_result, task_id, token).id)
+    result_id = str(repeat(exam.create_blank_result, task_id, token).id)  # A spare is harmless.
     directory = DATA_DIRECTORY / result_id  # Nothing that a device sends is part of a path.
     path, part = directory / "raw.mrd", directory / "raw.mrd.part"
     with ExitStack() as undo:  # If it fails before the file is complete, what is there is removed.
