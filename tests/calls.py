@@ -23,7 +23,8 @@ SECRETS = (TOKEN, PAYLOAD_VALUE, ANSWER_VALUE)
 NEVER = "00000000-0000-0000-0000-000000000000"  # an id that no record has
 MRD = {"type": "MRD", "directory": "/data/1", "files": ["a.mrd"], "meta": {"snr": 4.5}}
 
-UNANSWERED = "no connection to the exam manager: "
+UNCONNECTED = "no connection to the exam manager: "
+ENDED = "the connection ended before an answer: "
 ANSWERED = "the exam manager, or a proxy in front of it, answered"
 LIMIT = f"{exam_requests._STEP_SECONDS:g} s"
 COULD_NOT = "Could not {}, either because it does not exist, or for another reason."

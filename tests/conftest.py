@@ -22,9 +22,10 @@ from sockets import Server, reply
 @pytest.fixture(autouse=True)
 def fresh_session(monkeypatch):
     """Give each test connections of its own."""
-    with exam_requests._Session() as session:
-        monkeypatch.setattr(exam_requests, "_sessions", [session])
-        yield
+    monkeypatch.setattr(exam_requests, "_sessions", {})
+    yield
+    for session in exam_requests._sessions.values():
+        session.close()
 
 
 @pytest.fixture(autouse=True)

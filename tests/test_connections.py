@@ -1,6 +1,8 @@
 """What the calls share, and what they do not: connections, threads, forks, users, settings."""
 
+import base64
 import errno
+import json
 import os
 import ssl
 import subprocess
@@ -18,7 +20,7 @@ import urllib3
 import vcr
 
 import exam_requests
-from calls import CALLS, GET_TASK, KEPT, ONCE, SET_TASK, TOKEN, UNANSWERED, each, task
+from calls import CALLS, ENDED, GET_TASK, KEPT, ONCE, SET_TASK, TOKEN, UNCONNECTED, each, task
 from sockets import Server, answer, close, reply, reset
 
 
@@ -85,7 +87,7 @@ def test_a_connection_that_ends_otherwise_counts_as_dropped(mock, call, drop):
     raised = requests.ConnectionError(urllib3.exceptions.ProtocolError("Aborted.", drop))
     mock.add(call.method, call.url(), body=raised)
     if call in ONCE:
-        assert call.fails(503) == UNANSWERED + drop.strerror
+        assert call.fails(503) == ENDED + drop.strerror
     else:
         mock.add(call.method, call.url(), json=call.answer)
         call()
@@ -181,13 +183,14 @@ def test_forty_calls_at_once_reach_the_server_at_once(serve, monkeypatch):
         assert len(list(threads.map(lambda _: GET_TASK(), range(40)))) == 40
 
 
-def test_no_cookie_reaches_another_request(serve):
+def test_a_cookie_is_neither_kept_nor_sent(serve):
     cookie = answer(200, task(), "Set-Cookie: session=max; Path=/")
     server = serve(lambda connection, _: connection.sendall(cookie))
     for token in ("max", "eva", "max"):
         GET_TASK(token=token)
         SET_TASK(token=token)
     assert not any(b"cookie" in request.lower() for request in server.requests)
+    assert not any(session.cookies for session in exam_requests._sessions.values())
 
 
 def test_proxy_variables_and_netrc_change_nothing(server, tmp_path, monkeypatch):
@@ -239,9 +242,26 @@ exam_requests.get_task("after", "token")
     assert child == child_again != before
 
 
+def test_workers_forked_in_c_get_no_answer_of_another_user(serve):
+    script = """
+import ctypes
+exam_requests.get_task("before", "token")
+workers = []
+for user in ("max", "eva", "kim", "zoe"):
+    if not (worker := ctypes.PyDLL(None).fork()):  # As uWSGI does, without Python's hooks.
+        signal.alarm(30)
+        names = {exam_requests.get_task("1", user).name for _ in range(100)}
+        os._exit(names != {user})
+    workers.append(worker)
+print([os.waitpid(worker, 0)[1] for worker in workers])
+"""
+    assert run(CHILD + script, FORK, url=serve(echo).url) == "[0, 0, 0, 0]\n"
+
+
 def test_a_fork_while_a_pool_lock_is_held_does_not_hang_the_child(server):
     script = """
-pools = exam_requests._sessions[-1].get_adapter("http://").poolmanager.pools
+exam_requests.get_task("before", "token")
+pools = exam_requests._sessions[os.getpid()].get_adapter("http://").poolmanager.pools
 held, done = threading.Event(), threading.Event()
 
 def hold():
@@ -249,7 +269,6 @@ def hold():
         held.set()
         done.wait()
 
-exam_requests.get_task("before", "token")
 threading.Thread(target=hold).start()
 held.wait()
 try:
@@ -324,6 +343,33 @@ def test_a_tracer_that_wraps_requests_sessions_may_read_every_answer(server, mon
         assert traced.pop() == (call.method, call.answer or "")
 
 
+@each(CALLS)
+@pytest.mark.parametrize("status", [None, 418, 500])
+def test_a_tests_own_answer_is_read(monkeypatch, call, status):
+    own = requests.Response()
+    own.status_code = status or call.status
+    content = call.answer if status is None else {"detail": "no"}
+    own._content = b"" if content is None else json.dumps(content).encode()
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", lambda *_, **__: own)
+    if status is None:
+        got = call()
+        assert (got and got.model_dump(mode="json", by_alias=True)) == call.answer
+    else:
+        call.fails(502 if status == 500 else status)
+
+
+def test_a_hook_that_leaves_no_content_is_a_502_that_says_so(server, monkeypatch):
+    send = requests.Session.send
+
+    def read(session, request, **how):
+        response = send(session, request, **how)
+        assert list(response.iter_content(100))
+        return response
+
+    monkeypatch.setattr(requests.Session, "send", read)
+    assert GET_TASK.fails(502) == "a hook has already read the answer"
+
+
 # https.
 
 
@@ -361,8 +407,10 @@ def test_an_https_service_is_verified_with_requests_ca_bundle(secure, call):
 def test_a_certificate_that_is_not_trusted_is_a_503_and_nothing_is_sent(secure, call, monkeypatch):
     monkeypatch.delenv("REQUESTS_CA_BUNDLE")
     why = call.fails(503)
-    assert why.startswith(f"{UNANSWERED}[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed")
-    assert "REQUESTS_CA_BUNDLE" not in why
+    assert why.startswith(
+        f"{UNCONNECTED}[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed"
+    )
+    assert why.endswith(" (REQUESTS_CA_BUNDLE is not set)")
     assert not secure.requests
 
 
@@ -375,7 +423,7 @@ def test_a_certificate_for_another_name_is_a_503_and_nothing_is_sent(secure, aim
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (Path.unlink, "Could not find a suitable TLS CA certificate bundle, invalid path: "),
+        (Path.unlink, "Could not find a suitable TLS CA certificate bundle ("),
         (lambda file: file.write_text(""), "[X509"),
         (lambda file: file.write_bytes(ssl.PEM_cert_to_DER_cert(file.read_text())), ""),
         (lambda file: file.write_text(file.read_text()[:200]), "[X509"),
@@ -390,10 +438,42 @@ def test_a_bundle_that_cannot_work_is_named_and_a_corrected_one_works_without_a_
     right = bundle.read_bytes()
     spoil(bundle)
     why = GET_TASK.fails(503)
-    assert why.startswith(UNANSWERED + reason)
-    assert why.endswith(f" (REQUESTS_CA_BUNDLE is {str(bundle)!r})")
+    assert why.startswith(UNCONNECTED + reason)
+    assert why.endswith(f" (REQUESTS_CA_BUNDLE is {str(bundle)!a})")
     bundle.write_bytes(right)
     GET_TASK()
+
+
+@pytest.mark.parametrize(
+    "form", [str, str.splitlines, lambda pem: base64.b64encode(pem.encode()).decode()]
+)
+def test_a_certificate_in_the_variable_itself_is_not_shown(secure, monkeypatch, form):
+    text = form(AUTHORITY.cert_pem.bytes().decode())
+    text = text if isinstance(text, str) else "".join(text[1:-1])
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", text)
+    why = GET_TASK.fails(503)
+    assert why.startswith(f"{UNCONNECTED}Could not find a suitable TLS CA certificate bundle")
+    assert why.endswith(" (REQUESTS_CA_BUNDLE is not a path)")
+    assert text[30:60] not in why
+
+
+ALERT = "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] tlsv13 alert certificate required"
+
+
+@pytest.mark.parametrize(
+    ("wrap", "cause", "blamed"),
+    [
+        (requests.exceptions.SSLError, PermissionError(errno.EACCES, "Permission denied"), True),
+        (requests.ConnectionError, PermissionError(errno.EACCES, "Permission denied"), False),
+        (requests.exceptions.SSLError, OSError(errno.EMFILE, "Too many open files"), False),
+        (requests.ConnectionError, OSError(errno.EMFILE, "Too many open files"), False),
+        (requests.exceptions.SSLError, ssl.SSLError(1, ALERT), False),
+    ],
+)
+def test_the_bundle_is_named_only_where_it_is_the_reason(mock, bundle, wrap, cause, blamed):
+    mock.get(GET_TASK.url(), body=wrap(urllib3.exceptions.SSLError(cause)))
+    named = f" (REQUESTS_CA_BUNDLE is {str(bundle)!a})"
+    assert GET_TASK.fails(503) == UNCONNECTED + cause.strerror + (named if blamed else "")
 
 
 def test_white_space_around_the_bundle_is_stripped(secure, bundle, monkeypatch):

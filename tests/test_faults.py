@@ -6,17 +6,24 @@ import socket
 import time
 from contextlib import ExitStack
 
+import certifi
 import pytest
 
 import calls
 import exam_requests
-from calls import ANSWERED, CALLS, GET_TASK, UNANSWERED, each, fail_at_once, task
+from calls import ANSWERED, CALLS, ENDED, GET_TASK, UNCONNECTED, each, fail_at_once, task
 from sockets import Server, answer, close, reset
 
 
 def head(status, body):
     """Return the head of an answer with this body."""
     return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+
+
+def with_boundary(charset):
+    """Return a head with a parameter that Python's parser of heads decodes."""
+    parameter = b"Content-Type: multipart/mixed; boundary*=" + charset + b"''%e9\r\n\r\n"
+    return HEAD[:-2] + parameter
 
 
 BODY = json.dumps(task()).encode()
@@ -56,7 +63,7 @@ def quiet(connection):
 
 # Time limits.
 
-UNCONNECTED = "no connection to the exam manager in 0.2 s"
+TOO_LATE = "no connection to the exam manager in 0.2 s"
 SILENCES = {
     "after accepting": [],
     "within the status line": [b"HTTP/1.1 20"],
@@ -115,7 +122,7 @@ def full():
 
 def test_a_host_that_does_not_accept_the_connection_is_a_504(full, aim, short):
     aim(f"http://127.0.0.1:{full[1]}")
-    assert fail_at_once(504) == {UNCONNECTED}
+    assert fail_at_once(504) == {TOO_LATE}
 
 
 def test_the_second_address_of_a_name_is_reached_when_the_first_swallows_packets(
@@ -136,7 +143,7 @@ def test_the_second_address_of_a_name_is_reached_when_the_first_swallows_packets
 def test_a_server_that_is_silent_during_the_handshake_is_a_504(serve, aim, short):
     server = serve(lambda connection, _: time.sleep(1))
     aim(server.url.replace("http", "https"))
-    assert fail_at_once(504) == {UNCONNECTED}
+    assert fail_at_once(504) == {TOO_LATE}
 
 
 @each(calls.PUTS)
@@ -153,8 +160,8 @@ BROKEN_OFF = "the exam manager broke off its answer: "
 NOT_HTTP = "the answer cannot be read as HTTP"
 GZIP = HEAD.replace(b"\r\n", b"\r\nContent-Encoding: gzip\r\n", 1)
 FAULTS = {
-    "closed without an answer": (sends(), 503, f"{UNANSWERED}Remote end closed connection"),
-    "reset without an answer": (sends(then=reset), 503, f"{UNANSWERED}Connection reset by peer"),
+    "closed without an answer": (sends(), 503, f"{ENDED}Remote end closed connection"),
+    "reset without an answer": (sends(then=reset), 503, f"{ENDED}Connection reset by peer"),
     "cut short within the headers": (sends(HEAD[:-2]), 503, f"{BROKEN_OFF}IncompleteRead(0 bytes"),
     "cut short before the body": (sends(HEAD), 503, f"{BROKEN_OFF}IncompleteRead(0 bytes read,"),
     "cut short in the body": (sends(HEAD, BODY[:9]), 503, f"{BROKEN_OFF}IncompleteRead(9 bytes"),
@@ -167,6 +174,9 @@ FAULTS = {
     "another protocol": (sends(b"SSH-2.0-OpenSSH_9.2\r\n"), 502, NOT_HTTP),
     "binary": (sends(bytes(range(256)) * 4), 502, NOT_HTTP),
     "badly compressed": (sends(GZIP, BODY), 502, NOT_HTTP),
+    "two lengths": (sends(HEAD[:-2], b"Content-Length: 3\r\n\r\n", BODY), 502, NOT_HTTP),
+    "an unknown code page": (sends(with_boundary(b"undefined"), BODY), 502, NOT_HTTP),
+    "a NUL in a head": (sends(with_boundary(b"us-ascii\0"), BODY), 502, NOT_HTTP),
     "too large": (sends(CLOSED, b" " * (2**20 + 1)), 502, "the answer has more than 1 MiB"),
 }
 
@@ -182,18 +192,19 @@ def test_each_fault_has_its_status_and_detail(serve, call, fault, monkeypatch):
     assert len(server.requests) == (2 if repeated else 1)
 
 
-def test_a_refused_connection_is_a_503_that_names_no_bundle_over_http(aim, monkeypatch):
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere")
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_refused_connection_is_a_503_that_names_no_bundle(aim, monkeypatch, scheme):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certifi.where())
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        aim(f"http://127.0.0.1:{unused.getsockname()[1]}")
-        assert fail_at_once(503) == {f"{UNANSWERED}Connection refused"}
+        aim(f"{scheme}://127.0.0.1:{unused.getsockname()[1]}")
+        assert fail_at_once(503) == {f"{UNCONNECTED}Connection refused"}
 
 
 def test_an_unknown_host_is_a_503(aim):
     aim("http://exam-manager.invalid:8000")
     reasons = ("Name or service not known", "Temporary failure in name resolution")
-    assert GET_TASK.fails(503).removeprefix(UNANSWERED) in reasons  # The second without a network.
+    assert GET_TASK.fails(503).removeprefix(UNCONNECTED) in reasons  # The second without a network.
 
 
 @each(CALLS)

@@ -240,7 +240,7 @@ def test_a_mock_that_does_not_match_says_so(mock, record_id, matcher, mismatch):
     with pytest.raises(exam_requests.HTTPException, match=mismatch) as raised:
         SET_RESULT(payload=exam_requests.SetResult(**calls.MRD))
     refused = "Connection refused by Responses - the call doesn't match any registered mock."
-    assert f"Error updating result: {calls.UNANSWERED}{refused}" in raised.value.detail
+    assert f"Error updating result: {calls.UNCONNECTED}{refused}" in raised.value.detail
     assert raised.value.status_code == 503
     assert len(mock.calls) == 1
 
@@ -257,10 +257,10 @@ def test_callers_can_mock_with_requests_mock():
 @pytest.mark.parametrize(
     ("error", "status", "why"),
     [
-        (requests.ConnectionError(), 503, f"{calls.UNANSWERED}ConnectionError"),
-        (requests.ConnectionError("the cable is out"), 503, f"{calls.UNANSWERED}the cable is out"),
-        (requests.exceptions.SSLError("not trusted"), 503, f"{calls.UNANSWERED}not trusted"),
-        (OSError("the cable is out"), 503, f"{calls.UNANSWERED}the cable is out"),
+        (requests.ConnectionError(), 503, f"{calls.UNCONNECTED}ConnectionError"),
+        (requests.ConnectionError("the cable is out"), 503, f"{calls.UNCONNECTED}the cable is out"),
+        (requests.exceptions.SSLError("not trusted"), 503, f"{calls.UNCONNECTED}not trusted"),
+        (OSError("the cable is out"), 503, f"{calls.UNCONNECTED}the cable is out"),
         (requests.ConnectTimeout("slow"), 504, f"no connection to the exam manager in {LIMIT}"),
         (requests.ReadTimeout("slow"), 504, f"the exam manager sent nothing for {LIMIT}"),
         (requests.Timeout("slow"), 504, f"the request could not be sent in {LIMIT}"),

@@ -44,7 +44,7 @@ def test_the_address_is_taken_from_the_environment(imported, address, base):
         assert module[f"{name.upper()}_URI"] == f"{base}/api/v1/exam/{name}"
 
 
-@pytest.mark.parametrize(("setting", "seconds"), [("", 3), ("30", 30), (" 0.5\r\n", 0.5)])
+@pytest.mark.parametrize(("setting", "seconds"), [("", 3), ("86400", 86400), (" 0.5\r\n", 0.5)])
 def test_the_limit_of_a_step_is_taken_from_the_environment(imported, setting, seconds):
     assert imported(TIMEOUT, setting)["_STEP_SECONDS"] == seconds
 
@@ -65,7 +65,7 @@ WRONG = {
     "there are quotation marks around it": ['"http://exam-manager:8000"', "'http://h'"],
     "it has no valid host name": [
         *("http://", "http://:8000", "http://${HOST}:8000", "http://ex..ample", "http://a..b"),
-        *("http://exam manager:8000", "http://exam-manager;8000"),
+        *("http://exam manager:8000", "http://exam-manager;8000", "http://exam\u2011manager"),
     ],
     "Invalid IPv6 URL": ["http://[::1"],
     f"{PORT}'port'": ["http://exam-manager:port"],
@@ -82,7 +82,17 @@ WRONG = {
     "it contains /api/v1/exam, which is added to it": [
         *("http://h/api/v1/exam", "http://h/api/v1/exam/", "http://h/api/v1/exam/task"),
     ],
-    "its path is not valid": ["http://exam-manager/${PREFIX}", "http://exam-manager/a b"],
+    "its path is not valid": [
+        *(
+            "http://exam-manager/${PREFIX}",
+            "http://exam-manager/a b",
+            "http://h/100%",
+            "http://h/%zz",
+        ),
+    ],
+    "it contains a line break or another invisible character": [
+        *("http://exam\n-manager", "http://exam\tmanager:8000", "http://h/a\rb"),
+    ],
 }
 
 
@@ -90,17 +100,25 @@ WRONG = {
     ("name", "setting", "wrong"),
     [(URL, setting, wrong) for wrong, settings in WRONG.items() for setting in settings]
     + [
-        (TIMEOUT, setting, "it is not a number of seconds above 0")
-        for setting in ("0", "-1", "nan", "inf", "3 s", "3,5", '"3"', "None")
+        (TIMEOUT, setting, "it is not a number of seconds above 0 and up to 86400")
+        for setting in ("0", "-1", "nan", "inf", "86401", "1e10", "3 s", "3,5", '"3"', "None")
     ],
 )
 def test_a_setting_that_cannot_work_stops_the_import_and_says_why(imported, name, setting, wrong):
     with pytest.raises(ValueError, match=name) as raised:
         imported(name, setting)
-    assert str(raised.value) == f"{name} is {setting!r}: {wrong}"
+    assert str(raised.value) == f"{name} is {setting!a}: {wrong}"
 
 
-@pytest.mark.parametrize("user", ["http://eva:secret", "eva:secret", "http://eva:sec/ret"])
+def test_nothing_stands_between_an_ipv6_address_and_its_port(imported):
+    with pytest.raises(ValueError, match="it has no valid host name|Invalid IPv6 URL"):
+        imported(URL, "http://[::1]x:80")
+
+
+USERS = ["http://eva:secret", "eva:secret", "http://eva:sec/ret", "http://eva:sec\nret", "a@b:c"]
+
+
+@pytest.mark.parametrize("user", USERS)
 def test_the_password_of_an_address_is_not_shown(imported, user):
     shown = r"is '\.\.\.@exam-manager:8000': it contains a user name$"
     with pytest.raises(ValueError, match=f"^{URL} {shown}"):
