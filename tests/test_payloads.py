@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated
 from uuid import UUID
 
@@ -16,10 +16,12 @@ import responses
 from fastapi.encoders import jsonable_encoder
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import AfterValidator, BaseModel, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, Field, PlainSerializer, computed_field
 
 import calls
+import exam_requests
 from calls import GET_TASK, PAYLOAD_VALUE, PUTS, SET_RESULT, SET_TASK, TASK_ID, each, result, task
+from exam_models import ResultType
 from exam_requests import AcquisitionTaskOut, SetResult
 
 
@@ -76,6 +78,11 @@ def test_meta_arrives_as_from_scanhubs_own_client(value, arrives):
     got = sent(SET_RESULT, payload)
     assert got == json.loads(json.dumps(payload, default=jsonable_encoder))
     assert got["meta"]["value"] == (value if arrives is ... else arrives)
+
+
+def test_pure_paths_arrive_as_text():
+    paths = {PurePosixPath("/a"): [PureWindowsPath("C:\\a")]}
+    assert sent(SET_RESULT, with_meta(paths))["meta"]["value"] == {"/a": ["C:\\a"]}
 
 
 json_values = st.recursive(
@@ -189,40 +196,80 @@ def test_a_payload_that_is_not_a_model_is_a_422_that_names_its_type(call, payloa
     assert refused(call, payload) == f"the payload is of type {kind}, not a model"
 
 
-def test_what_a_payloads_own_code_raises_is_a_422():
+def test_what_the_code_of_a_model_raises_is_a_422(monkeypatch):
     def refuse(value):
         raise error
 
-    class Read(SetResult):
+    class Read(BaseModel):
         directory: Annotated[str, AfterValidator(refuse)]
 
     class Written(SetResult):
         directory: Annotated[str, PlainSerializer(refuse)]
 
-    for model, error, why in (
-        (Read, ValueError(f"no, {PAYLOAD_VALUE}"), "directory: Value error"),
-        (Read, RuntimeError(PAYLOAD_VALUE), "a validator raised RuntimeError"),
-        (
-            Written,
-            KeyError(PAYLOAD_VALUE),
-            "the payload's model_dump raised PydanticSerializationError",
-        ),
+    error = KeyError(PAYLOAD_VALUE)
+    payload = Written.model_construct(**SET_RESULT.payload().model_dump())
+    why = "the payload's model_dump raised PydanticSerializationError"
+    assert refused(SET_RESULT, payload) == why
+    payload = SET_RESULT.payload()
+    monkeypatch.setattr(exam_requests, "SetResult", Read)
+    for error, why in (
+        (ValueError(f"no, {PAYLOAD_VALUE}"), "directory: Value error"),
+        (RuntimeError(PAYLOAD_VALUE), "a validator raised RuntimeError"),
     ):
-        payload = model.model_construct(**SET_RESULT.payload().model_dump())
         assert refused(SET_RESULT, payload) == why
 
 
-def test_a_subclass_or_a_parent_is_sent_with_its_own_fields():
-    class Extended(SetResult):
-        checksum: str = Field(alias="check-sum")
+class Strict(SetResult, strict=True):
+    pass
 
+
+class Computed(SetResult, extra="forbid"):
+    @computed_field
+    def size(self) -> int:
+        return len(self.files)
+
+
+class Aliased(SetResult):
+    checksum: str = Field(serialization_alias="check-sum")
+
+
+class Excluded(SetResult):
+    meta: dict | None = Field(None, exclude=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "own"),
+    [
+        (Strict, {"meta": None}),
+        (Computed, {"meta": None, "size": 1}),
+        (Aliased, {"meta": None, "check-sum": "c"}),
+        (Excluded, {}),
+    ],
+)
+def test_a_subclass_is_sent_as_it_writes_itself_and_checked_as_it_will_be_read(model, own):
+    more = {"checksum": "c"} if model is Aliased else {}
+    payload = model(type=ResultType.MRD, directory="/d", files=["a.mrd"], **more)
+    fields = {"type": "MRD", "directory": "/d", "files": ["a.mrd"]}
+    assert sent(SET_RESULT, payload) == fields | own
+    payload.directory = math.nan
+    assert refused(SET_RESULT, payload) == "directory: JSON cannot hold NaN or an infinity"
+    payload.directory = 5
+    assert refused(SET_RESULT, payload) == "directory: Input should be a valid string"
+
+
+def test_whether_the_fields_of_a_parent_class_are_enough_is_left_to_the_exam_manager(monkeypatch):
     class BaseTask(BaseModel):
         name: str
+
+    class Task(BaseTask):
         progress: int
 
-    extended = Extended(**{"type": "MRD", "directory": "/d", "check-sum": "abc"})
-    assert sent(SET_RESULT, extended)["check-sum"] == "abc"
-    assert sent(SET_TASK, BaseTask(name="t", progress=1)) == {"name": "t", "progress": 1}
+    monkeypatch.setattr(exam_requests, "AcquisitionTaskOut", Task)
+    with responses.RequestsMock() as mock:
+        mock.put(SET_TASK.url(), json={"name": "t", "progress": 1})
+        SET_TASK(payload=BaseTask(name="t"))
+        assert json.loads(mock.calls[0].request.body) == {"name": "t"}
+    assert refused(SET_TASK, SET_RESULT.payload()).startswith("name: Field required")
 
 
 # Round trips over the bundled models.
