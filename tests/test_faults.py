@@ -4,10 +4,13 @@ import gzip
 import json
 import socket
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import certifi
 import pytest
+from fastapi import HTTPException
+from hypothesis import given
+from hypothesis import strategies as st
 
 import calls
 import exam_requests
@@ -190,6 +193,43 @@ def test_each_fault_has_its_status_and_detail(serve, call, fault, monkeypatch):
     assert call.fails(status).startswith(why)
     repeated = "without an answer" in fault and call.method in {"GET", "PUT"}
     assert len(server.requests) == (2 if repeated else 1)
+
+
+FIELDS = """\
+Content-Length: 2
+Content-Length: 3
+Transfer-Encoding: chunked
+Content-Encoding: gzip
+Content-Type: a; charset
+Content-Type: multipart/mixed; boundary*=undefined''%e9
+Location: http://[
+Set-Cookie: a=b
+Connection: close""".splitlines()
+BODIES = [b"", b"{}", BODY, b"2\r\n{}\r\n0\r\n\r\n", gzip.compress(BODY)]
+
+
+@pytest.fixture
+def sent(serve):
+    """Run a server that sends these bytes."""
+    pieces = []
+    serve(lambda connection, request: sends(*pieces)(connection, request))
+    return pieces
+
+
+@each([GET_TASK, calls.DELETE_BLANK_RESULT])
+@calls.steady
+@given(
+    status=st.sampled_from(["200 OK", "201 C", "204 N", "302 F", "404 N", "", "x"]) | st.text(),
+    fields=st.lists(st.sampled_from(FIELDS) | st.text(), max_size=5),
+    body=st.sampled_from(BODIES) | st.binary(),
+)
+def test_whatever_a_server_sends_nothing_but_an_http_exception_is_raised(
+    sent, call, status, fields, body
+):
+    lines = [f"HTTP/1.1 {status}", *fields, "", ""]
+    sent[:] = ["\r\n".join(lines).encode("latin-1", "replace") + body]
+    with suppress(HTTPException):
+        call()
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
