@@ -51,7 +51,7 @@ from uuid import UUID
 
 import requests
 from fastapi import HTTPException
-from pydantic import BaseModel, RootModel, ValidationError
+from pydantic import BaseModel, ValidationError, create_model
 from pydantic_core import from_json, to_json
 from requests import PreparedRequest, Response
 from requests.exceptions import ChunkedEncodingError
@@ -255,7 +255,7 @@ _BUNDLE = "CERTIFICATE_VERIFY_FAILED|CA certificate bundle|Permission denied|X50
 _OBJECT_ID = ("an ObjectId", 24)
 _WRONG_ID = {400: 404, 422: 404}  # A GET has no payload: what it is refused for is its id.
 _Model = TypeVar("_Model", bound=BaseModel)
-_NoContent = RootModel[None]
+_NoContent = create_model("_NoContent")  # It has no fields, so that {} is one.
 
 
 class _Call(NamedTuple, Generic[_Model]):
@@ -430,11 +430,11 @@ def _send(call: _Call[_Model], request: PreparedRequest) -> tuple[Response, byte
 def _exchange(session: _Session, request: PreparedRequest, **how: Any) -> tuple[Response, bytes]:
     with session.send(request, **how) as response:
         if response.raw is None:  # A test's own answer.
-            return response, response.content or b"null"
+            return response, response.content or b"{}"
         # Unless it is a record or a refusal, the head is enough. Leaving the rest unread closes the
         # connection: what comes after a 1xx, 204 or 304 must not become the next user's answer.
         if response.status_code not in {200, 201} and not 400 <= response.status_code < 500:
-            return response, b"null"  # For `_NoContent`.
+            return response, b"{}"  # For `_NoContent`.
         started = time.monotonic()
         response.raw.decode_content = True  # A proxy may compress unasked.
         content = bytearray()
