@@ -478,7 +478,7 @@ def _unanswered(error: Exception, how: dict[str, Any]) -> _CallError:
         bundle = "" if how["verify"] is True else how["verify"]
         # Somebody may have put a certificate or a key itself into the variable, in some encoding.
         text = "-----" in bundle or len(bundle) >= 64 and not os.path.isabs(bundle)
-        shown = "not a path" if text else ascii(bundle) if bundle else "not set"
+        shown = "not an absolute path" if text else ascii(bundle) if bundle else "not set"
         reason = f"{reason.partition(', invalid path')[0]} (REQUESTS_CA_BUNDLE is {shown})"
     return _CallError(503, f"no connection to the exam manager: {reason}")
 

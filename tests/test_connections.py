@@ -453,7 +453,7 @@ def test_a_certificate_in_the_variable_itself_is_not_shown(secure, monkeypatch, 
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", text)
     why = GET_TASK.fails(503)
     assert why.startswith(f"{UNCONNECTED}Could not find a suitable TLS CA certificate bundle")
-    assert why.endswith(" (REQUESTS_CA_BUNDLE is not a path)")
+    assert why.endswith(" (REQUESTS_CA_BUNDLE is not an absolute path)")
     assert text[30:60] not in why
 
 
