@@ -154,33 +154,22 @@ def test_bytes_after_an_answer_without_a_body_reach_no_other_user(serve, status)
 # Threads and users.
 
 
-@pytest.mark.parametrize("size", [8, 40, 100])
-def test_every_answer_belongs_to_its_caller(serve, size, caplog):
-    server = serve(echo)
-    together = threading.Barrier(size)
-
-    def work(user):
-        together.wait()
-        return all(GET_TASK(token=f"user-{user}").name == f"user-{user}" for _ in range(20))
-
-    with ThreadPoolExecutor(size) as threads:
-        assert all(threads.map(work, range(size)))
-    assert len(server.requests) == size * 20
-    assert server.connections <= size
-    assert all(record.levelname == "DEBUG" for record in caplog.records)
-
-
-def test_forty_calls_at_once_reach_the_server_at_once(serve, monkeypatch):
+def test_a_hundred_calls_at_once_get_their_own_answers(serve, monkeypatch, caplog):
     monkeypatch.setattr(exam_requests, "_STEP_SECONDS", 20.0)
-    all_there = threading.Barrier(40)
+    all_there = threading.Barrier(100)
 
     def wait(connection, request):
-        all_there.wait(10)
-        reply(connection, request)
+        all_there.wait(20)
+        echo(connection, request)
 
-    serve(wait)
-    with ThreadPoolExecutor(40) as threads:
-        assert len(list(threads.map(lambda _: GET_TASK(), range(40)))) == 40
+    def work(user):
+        return all(GET_TASK(token=f"user-{user}").name == f"user-{user}" for _ in range(20))
+
+    server = serve(wait)
+    with ThreadPoolExecutor(100) as threads:
+        assert all(threads.map(work, range(100)))
+    assert server.connections == 100
+    assert all(record.levelname == "DEBUG" for record in caplog.records)
 
 
 def test_a_cookie_is_neither_kept_nor_sent(serve):
@@ -208,59 +197,38 @@ def test_proxy_variables_and_netrc_change_nothing(server, tmp_path, monkeypatch)
 
 # Forks.
 
-FORK = "-Wignore:This process:DeprecationWarning"
-# A child that hangs ends by its alarm, and the test fails.
-CHILD = """
-import os, signal, threading
+# As uWSGI forks: in C, where no hook of Python runs. A worker that hangs ends by its alarm.
+WORKERS = """
+import ctypes, os, signal, threading
 import exam_requests
 
-def in_a_child(*calls):
-    if not (child := os.fork()):
-        signal.alarm(10)
-        for call in calls:
-            exam_requests.get_task(call, "token")
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
+def fork_workers():
+    workers = []
+    for user in ("max", "eva", "kim", "zoe"):
+        if not (worker := ctypes.PyDLL(None).fork()):
+            signal.alarm(20)
+            names = {exam_requests.get_task("1", user).name for _ in range(100)}
+            os._exit(names != {user})
+        workers.append(worker)
+    assert [os.waitpid(worker, 0)[1] for worker in workers] == [0, 0, 0, 0]
+
+exam_requests.get_task("1", "before")
 """
 
 
-def test_a_forked_worker_shares_no_connection_with_its_parent(serve):
-    ports = []
+def test_forked_workers_share_no_connection(serve):
+    users = {}
 
     def note(connection, request):
-        ports.append(connection.getpeername()[1])
-        reply(connection, request)
+        users.setdefault(connection.getpeername()[1], set()).add(request.split(b"Bearer ")[1][:3])
+        echo(connection, request)
 
+    run(WORKERS + "fork_workers()\nexam_requests.get_task('1', 'before')", url=serve(note).url)
+    assert sorted(map(list, users.values())) == [[b"bef"], [b"eva"], [b"kim"], [b"max"], [b"zoe"]]
+
+
+def test_a_fork_while_another_thread_holds_the_lock_of_the_pools_does_not_hang(serve):
     script = """
-exam_requests.get_task("before", "token")
-in_a_child("child", "child")
-exam_requests.get_task("after", "token")
-"""
-    run(CHILD + script, FORK, url=serve(note).url)
-    before, child, child_again, after = ports
-    assert before == after
-    assert child == child_again != before
-
-
-def test_workers_forked_in_c_get_no_answer_of_another_user(serve):
-    script = """
-import ctypes
-exam_requests.get_task("before", "token")
-workers = []
-for user in ("max", "eva", "kim", "zoe"):
-    if not (worker := ctypes.PyDLL(None).fork()):  # As uWSGI does, without Python's hooks.
-        signal.alarm(30)
-        names = {exam_requests.get_task("1", user).name for _ in range(100)}
-        os._exit(names != {user})
-    workers.append(worker)
-print([os.waitpid(worker, 0)[1] for worker in workers])
-"""
-    assert run(CHILD + script, FORK, url=serve(echo).url) == "[0, 0, 0, 0]\n"
-
-
-def test_a_fork_while_a_pool_lock_is_held_does_not_hang_the_child(server):
-    script = """
-exam_requests.get_task("before", "token")
 pools = exam_requests._sessions[os.getpid()].get_adapter("http://").poolmanager.pools
 held, done = threading.Event(), threading.Event()
 
@@ -272,33 +240,11 @@ def hold():
 threading.Thread(target=hold).start()
 held.wait()
 try:
-    in_a_child("child")
+    fork_workers()
 finally:
     done.set()
 """
-    run(CHILD + script, FORK, url=server.url)
-
-
-def test_a_fork_while_other_threads_call_does_not_hang_the_child(server):
-    script = """
-sys.setswitchinterval(1e-6)
-exam_requests.get_task("first", "token")  # The very first call may take locks.
-done = threading.Event()
-
-def call():
-    while not done.is_set():
-        exam_requests.get_task("thread", "token")
-
-threads = [threading.Thread(target=call) for _ in range(4)]
-for thread in threads:
-    thread.start()
-try:
-    for _ in range(100):
-        in_a_child("child")
-finally:
-    done.set()
-"""
-    run(CHILD + script, FORK, url=server.url)
+    run(WORKERS + script, url=serve(echo).url)
 
 
 # The process, and what others put into it.
@@ -322,10 +268,6 @@ def test_a_recorder_replays_what_it_recorded_and_sends_nothing(server, tmp_path)
                 got = call()
                 assert (got and got.model_dump(mode="json", by_alias=True)) == call.answer
     assert len(server.requests) == len(CALLS)
-
-
-def test_the_module_imports_where_there_is_no_fork():
-    assert run("import os\ndel os.fork, os.register_at_fork\nimport exam_requests") == ""
 
 
 def test_a_tracer_that_wraps_requests_sessions_may_read_every_answer(server, monkeypatch):
