@@ -1,14 +1,10 @@
 """The tests on each Python that setup.cfg names, with the oldest and the newest packages.
 
 ``make matrix`` runs them all; a Python that is not on the PATH is skipped. pyenv puts several
-there: ``PYENV_VERSION=3.11:3.12:3.13 make matrix``. ``.venv/bin/nox --session changes`` makes the
-changes of tests/changes.toml, 4 minutes; ``make mutants`` those of mutmut.
+there: ``PYENV_VERSION=3.11:3.12:3.13 make matrix``. ``make mutants`` runs mutmut.
 """
 
 import configparser
-import shutil
-import tomllib
-from pathlib import Path
 
 import nox
 
@@ -29,26 +25,6 @@ def tests(session: nox.Session, versions: list[str]) -> None:
     """Run the tests."""
     session.install("--editable", ".[test]", *versions)
     session.run("pytest", *session.posargs)
-
-
-@nox.session(default=False)
-def changes(session: nox.Session) -> None:
-    """Make the changes of tests/changes.toml one by one: the test that is named must fail."""
-    session.install("--editable", ".[test]")
-    copy = Path(session.create_tmp(), "copy")
-    shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(".", copy, ignore=shutil.ignore_patterns(".*", "mutants"))
-    session.chdir(copy)
-    for change in tomllib.loads(Path("tests/changes.toml").read_text())["change"]:
-        session.log(change["what"])
-        files = map(Path, change.get("file", "exam_requests.py").split())
-        texts = {file: file.read_text() for file in files}
-        for file, text in texts.items():
-            file.write_text(text.replace(change["old"], change["new"]))
-        killer = f"tests/{change['killed_by']}"
-        session.run("pytest", "--exitfirst", killer, success_codes=[1], silent=True)
-        for file, text in texts.items():
-            file.write_text(text)
 
 
 @nox.session(python="3.13", default=False)

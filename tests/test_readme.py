@@ -5,7 +5,6 @@ import inspect
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from unittest.mock import patch
 
@@ -103,14 +102,6 @@ def test_the_outcomes_name_their_functions(exam_manager, mock, aim):
     for call in CALLS:
         mock.add(call.method, call.url(), status=400, json={"detail": "No such id."})
     assert named["404"] == ending(404)
-
-
-def test_each_change_of_the_list_can_be_made():
-    for change in tomllib.loads((ROOT / "tests" / "changes.toml").read_text())["change"]:
-        for file in change.get("file", "exam_requests.py").split():
-            assert (ROOT / file).read_text().count(change["old"]) == 1, change["what"]
-        file, _, test = change["killed_by"].partition("::")
-        assert f"def {test}(" in (ROOT / "tests" / file).read_text()
 
 
 def test_every_command_exists():
