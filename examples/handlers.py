@@ -10,37 +10,45 @@
 import logging
 import os
 import shutil
-from contextlib import ExitStack, suppress
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, BinaryIO, Literal, TypeVar
+from uuid import UUID, uuid4
 
-from fastapi import Body, Depends, FastAPI, HTTPException, WebSocket, WebSocketDisconnect
+from fastapi import Depends, FastAPI, HTTPException, UploadFile, WebSocket, WebSocketDisconnect
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import OAuth2PasswordBearer
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
 import exam_requests as exam
 from exam_models import ItemStatus, ResultType
 
 DATA_DIRECTORY = Path(os.environ.get("DATA_DIRECTORY", "data")).absolute()
+REPEAT_SECONDS = 20.0  # A restart of the exam manager or of its database takes less.
+FIRST_PAUSE = 0.5
+LATE_SECONDS = 5.0  # The exam manager may wait this long for the login service.
+PASSING = {401, 502, 503, 504}  # 401 is also its answer while its database is down.
 
 logger = logging.getLogger(__name__)
 app = FastAPI(title="Device manager")
 Token = Annotated[str, Depends(OAuth2PasswordBearer(tokenUrl="login"))]
+T = TypeVar("T")
 
 
 @app.get("/tasks/{task_id}")
-def read_task(task_id: str, token: Token) -> exam.AcquisitionTaskOut:
+def read_task(task_id: UUID, token: Token) -> exam.AcquisitionTaskOut:
     """Return a task: FastAPI runs a plain `def` in its thread pool."""
-    return exam.get_task(task_id, token)
+    return exam.get_task(str(task_id), token)
 
 
 @app.post("/tasks/{task_id}/results", status_code=201)
-async def post_file(task_id: str, data: Annotated[bytes, Body()], token: Token) -> exam.ResultOut:
-    """Store the request's body: an `async def` makes its calls in the thread pool."""
-    return await run_in_threadpool(store, task_id, data, token)
+def post_file(task_id: UUID, file: UploadFile, token: Token) -> exam.ResultOut:
+    """Store the file of a form, of any size; its name decides nothing."""
+    return store(task_id, file.file, token)
 
 
 @app.websocket("/device")
@@ -58,7 +66,7 @@ class Message(BaseModel):
 
     model_config = ConfigDict(val_json_bytes="base64")
 
-    task_id: str
+    task_id: UUID
     user_access_token: str
 
 
@@ -111,9 +119,9 @@ def feedback(status: int, detail: str) -> str:
 
 def carry_out(message: Start | Progress | Upload) -> Any:
     """Make the calls of one message, one after the other in the same thread."""
-    task_id, token = message.task_id, message.user_access_token
+    task_id, token = str(message.task_id), message.user_access_token
     if isinstance(message, Upload):
-        return store(task_id, message.data, token)
+        return store(message.task_id, BytesIO(message.data), token)
     task = exam.get_task(task_id, token)
     if isinstance(message, Progress):
         task.status, task.progress = message.status, message.progress
@@ -123,35 +131,92 @@ def carry_out(message: Start | Progress | Upload) -> Any:
     return {"task": exam.set_task(task_id, task, token), "sequence": sequence}
 
 
-def store(task_id: str, data: bytes, token: str) -> exam.ResultOut:
-    """Store what was measured, and record it as a result of its task."""
-    result_id = str(repeat(exam.create_blank_result, task_id, token).id)  # A spare is harmless.
-    directory = DATA_DIRECTORY / result_id  # Nothing that a device sends is part of a path.
-    path, part = directory / "raw.mrd", directory / "raw.mrd.part"
-    with ExitStack() as undo:  # If it fails before the file is complete, what is there is removed.
-        undo.callback(discard, result_id, token)
-        directory.mkdir(parents=True)
-        undo.callback(shutil.rmtree, directory, ignore_errors=True)
-        part.write_bytes(data)
-        os.replace(part, path)
-        undo.pop_all()  # From here on nothing is deleted: it cannot be measured again.
-    payload = exam.SetResult(type=ResultType.MRD, directory=str(directory), files=[path.name])
-    try:  # Setting a result twice is harmless.
-        return repeat(exam.set_result, result_id, payload, token)
-    except BaseException:
-        logger.error("Result %s of task %s is not recorded: %s", result_id, task_id, path)
+def store(task_id: UUID, source: BinaryIO, token: str) -> exam.ResultOut:
+    """Store what was measured, and then record it as a result of its task."""
+    folder = receive(task_id, source)
+    try:  # From here on nothing is deleted: it cannot be measured again.
+        folder = claim(folder, str(task_id), token)
+        payload = exam.SetResult(type=ResultType.MRD, directory=str(folder), files=["raw.mrd"])
+        return repeat(exam.set_result, folder.name, payload, token)
+    except BaseException as error:
+        why = getattr(error, "detail", repr(error))
+        logger.error("Task %s is not recorded: %s: %s", task_id, folder / "raw.mrd", why)
+        if isinstance(error, HTTPException):
+            error.detail = f"the file is stored, but not recorded: {why}"
         raise
 
 
-def discard(result_id: str, token: str) -> None:
-    """Delete a blank result; the caller sees the first error, not one from here."""
-    with suppress(HTTPException):
-        exam.delete_blank_result(result_id, token)
+def receive(task_id: UUID, source: BinaryIO) -> Path:
+    """Write the file to the disk, whole or not at all; its folder is named after the task."""
+    part = DATA_DIRECTORY / f"{task_id}_{uuid4()}.part"
+    try:
+        part.mkdir(parents=True)
+        with (part / "raw.mrd").open("wb") as file:
+            shutil.copyfileobj(source, file)
+            if not file.tell():
+                raise HTTPException(422, "the file is empty")
+            file.flush()
+            os.fsync(file.fileno())  # After a power cut, a file that was renamed may be empty.
+        flush(part)
+        return rename(part, part.stem)
+    except OSError as error:
+        logger.error("Nothing is stored for task %s: %s", task_id, error)
+        raise HTTPException(507, f"not stored: {error.strerror}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)  # Once it is renamed, there is none.
 
 
-repeat = Retrying(  # For about ten seconds, with growing pauses.
-    retry=retry_if_exception(lambda error: getattr(error, "status_code", 0) in {502, 503, 504}),
-    wait=wait_exponential(multiplier=0.5, max=4),
-    stop=stop_after_delay(10),
-    reraise=True,
-)
+def claim(folder: Path, task_id: str, token: str) -> Path:
+    """Create a result, and name the folder after it: of two uploads only one can do that."""
+    before = {result.id for result in repeat(exam.get_task, task_id, token).results}
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            result = exam.create_blank_result(task_id, token)
+            return rename(folder, str(result.id))
+        except HTTPException as error:
+            if error.status_code not in PASSING or tries == 3:
+                raise
+        except OSError:  # Another upload, whose answer was lost, took it.
+            if tries == 3 or not folder.with_name(str(result.id)).exists():
+                raise
+        # The result may be there all the same, or be created late. Without a second look, one
+        # too many would be created, and a blank one that is the latest is what ScanHub uses.
+        for pause in (LATE_SECONDS, 0):
+            for result in repeat(exam.get_task, task_id, token).results:
+                blank = result.type == ResultType.NOT_SET and not result.files
+                if blank and result.id not in before:
+                    with suppress(OSError):  # Another upload may have taken it.
+                        return rename(folder, str(result.id))
+            time.sleep(pause)
+
+
+def rename(folder: Path, name: str) -> Path:
+    """Rename a folder, unless another one of this name holds a file."""
+    renamed = folder.rename(folder.with_name(name))
+    flush(folder.parent)
+    return renamed
+
+
+def flush(folder: Path) -> None:
+    """Write the names in a folder to the disk, where the system can do that."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def repeat(call: Callable[..., T], *arguments: Any) -> T:
+    """Make a call, and again while what is wrong may pass, with growing pauses."""
+    end, pause = time.monotonic() + REPEAT_SECONDS, FIRST_PAUSE
+    while True:
+        try:
+            return call(*arguments)
+        except HTTPException as error:
+            if error.status_code not in PASSING or time.monotonic() > end:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, 8 * FIRST_PAUSE)

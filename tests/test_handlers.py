@@ -4,27 +4,32 @@ import base64
 import json
 import logging
 import os
-import resource
+import signal
 import socket
+import subprocess
+import sys
+import tempfile
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from io import BytesIO
 from pathlib import Path
-from unittest.mock import DEFAULT, Mock
+from unittest.mock import Mock
+from uuid import UUID
 
 import pytest
 import requests
-import tenacity
-from fastapi import HTTPException
 from websockets.sync.client import connect
 
 import exam_requests
 import handlers
-from calls import NEVER, TOKEN, task
+from calls import NEVER, TASK_ID, TOKEN, task
 from exam_manager import serving
-from sockets import answer
+from sockets import answer, reset
 
-DATA = b"what was measured\x00\xff"
+PATH = os.pathsep.join(sys.path)
+DATA = b"what was measured\x00\xff" * 2**16  # More than is kept in memory.
 FIELDS = {"start": {}, "progress": {"progress": 42}}
 FIELDS["upload"] = {"data": base64.b64encode(DATA).decode()}
 
@@ -50,6 +55,9 @@ def device(address):
 @pytest.fixture(autouse=True)
 def data(tmp_path, monkeypatch):
     monkeypatch.setattr(handlers, "DATA_DIRECTORY", tmp_path / "data")
+    monkeypatch.setattr(handlers, "REPEAT_SECONDS", 0.2)
+    monkeypatch.setattr(handlers, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(handlers, "LATE_SECONDS", 0.2)
     return tmp_path / "data"
 
 
@@ -58,9 +66,11 @@ def read_task(address, task_id, token):
     return requests.get(f"http://{address}/tasks/{task_id}", headers=headers, timeout=10)
 
 
-def post_result(address, task_id, token):
-    head = {"Authorization": f"Bearer {token}", "Content-Type": "application/x-mrd"}
-    return requests.post(f"http://{address}/tasks/{task_id}/results", DATA, headers=head, timeout=9)
+def post_result(address, task_id, token, **form):
+    form = form or {"files": {"file": ("../../a.mrd", DATA)}}
+    head = {"Authorization": f"Bearer {token}", **form.pop("headers", {})}
+    url = f"http://{address}/tasks/{task_id}/results"
+    return requests.post(url, headers=head, timeout=20, **form)
 
 
 def message(command, task_id, token, **fields):
@@ -83,19 +93,19 @@ def test_a_def_endpoint_returns_the_task(address, exam_manager):
     assert (response.status_code, response.json()) == (200, held.model_dump(mode="json"))
 
 
-def test_an_async_def_endpoint_stores_a_result(address, exam_manager, data):
+def test_the_file_of_a_form_becomes_a_result_whatever_its_name_is(address, exam_manager, data):
     response = post_result(address, exam_manager.task_id, exam_manager.token)
     (result,) = exam_requests.get_task(exam_manager.task_id, exam_manager.token).results
     assert (response.status_code, response.json()) == (201, result.model_dump(mode="json"))
     assert (result.type, result.directory) == ("MRD", str(data / str(result.id)))
-    assert [Path(result.directory, file).read_bytes() for file in result.files] == [DATA]
+    assert recorded(exam_manager, data) == [DATA]
 
 
 def test_an_error_reaches_the_http_client(address, exam_manager):
     for call, task_id, status, detail in [
         (read_task, NEVER, 404, "Task not found"),
         (read_task, exam_manager.dag_task_id, 400, "it is not an acquisition task"),
-        (post_result, NEVER, 400, "Parent (task_id) does not exist."),
+        (post_result, NEVER, 404, "Task not found"),
     ]:
         response = call(address, task_id, exam_manager.token)
         assert response.status_code == status
@@ -133,7 +143,6 @@ def test_an_error_is_one_feedback_message(device, exam_manager):
     for command, task_id, token, status, detail in [
         ("start", NEVER, exam_manager.token, 404, "Task not found"),
         ("start", exam_manager.dag_task_id, exam_manager.token, 400, "not an acquisition task"),
-        ("progress", "..", exam_manager.token, 404, "the id is '..'"),
         ("progress", exam_manager.task_id, exam_manager.expired_token, 401, "Invalid token."),
         ("upload", exam_manager.task_id, "no token", 401, "the access token is not a bearer token"),
     ]:
@@ -149,8 +158,15 @@ def test_an_error_is_one_feedback_message(device, exam_manager):
         ("[]", "Input should be an object"),
         ('{"command": "stop"}', "Input tag 'stop' found"),
         ('{"command": "start"}', "start: task_id: Field required"),
-        (message("progress", "", TOKEN, progress=101), "progress: progress: Input should be less"),
-        (message("upload", "", TOKEN, data="YQ=?"), "upload: data: Data should be valid base64"),
+        (
+            message("progress", TASK_ID, TOKEN, progress=101),
+            "progress: progress: Input should be less",
+        ),
+        (message("progress", "..", TOKEN), "progress: task_id: Input should be a valid UUID"),
+        (
+            message("upload", TASK_ID, TOKEN, data="YQ=?"),
+            "upload: data: Data should be valid base64",
+        ),
     ],
 )
 def test_a_malformed_message_is_answered_with_its_error(device, text, detail):
@@ -180,112 +196,240 @@ def test_a_device_may_hang_up_before_it_is_answered(serve, caplog):
 # An upload. Until the file is complete, nothing of it stays; from then on, nothing is deleted.
 
 
+def upload(exam_manager, content=DATA):
+    return handlers.store(UUID(exam_manager.task_id), BytesIO(content), exam_manager.token)
+
+
+def recorded(exam_manager, data):
+    """Return the files of all results; there is no other folder, and no other result."""
+    results = exam_manager.results.values()
+    assert {str(path) for path in data.iterdir()} == {held["directory"] for held in results}
+    assert all(held["type"] == "MRD" for held in results)
+    return sorted(Path(held["directory"], *held["files"]).read_bytes() for held in results)
+
+
+def errors(caplog):
+    return [log.message for log in caplog.records if log.levelname == "ERROR"]
+
+
 @pytest.fixture
-def upload(exam_manager, monkeypatch):
-    """Upload without pauses between the tries to record it."""
-    monkeypatch.setattr(handlers.repeat, "wait", tenacity.wait_none())
-    monkeypatch.setattr(handlers.repeat, "stop", tenacity.stop_after_attempt(3))
-    return lambda: handlers.store(exam_manager.task_id, DATA, exam_manager.token)
+def patient(monkeypatch):
+    """Let the handlers repeat their calls until what is wrong has passed."""
+    monkeypatch.setattr(handlers, "REPEAT_SECONDS", 20)
 
 
-def test_an_upload_whose_result_cannot_be_created_leaves_nothing(upload, exam_manager, data):
-    exam_manager.token = exam_manager.expired_token
-    with pytest.raises(HTTPException, match="Invalid token"):
-        upload()
-    assert (exam_manager.results, data.exists()) == ({}, False)
+FAULTS = {
+    "fails": lambda connection, carry_out: connection.sendall(answer(500)),
+    "refuses": lambda connection, carry_out: connection.sendall(answer(401, {"detail": "No."})),
+    "dies": lambda connection, carry_out: reset(connection),
+    "dies after it": lambda connection, carry_out: (carry_out(), reset(connection)),
+    "is silent": lambda connection, carry_out: connection.recv(1),  # Until the caller gives up.
+    "is silent after it": lambda connection, carry_out: (carry_out(), connection.recv(1)),
+}
 
 
-def test_an_upload_that_cannot_be_written_leaves_no_file_and_no_result(upload, exam_manager, data):
+@pytest.fixture
+def between(exam_manager, serve):
+    """Stand between the handlers and the exam manager, with faults for requests of a method."""
+    address, late = exam_manager.url.removeprefix("http://").split(":"), []
+
+    def start(method, *faults):
+        faults = list(faults)
+
+        def pass_on(connection, request):
+            def carry_out():
+                with socket.create_connection(address) as upstream:
+                    upstream.sendall(request.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+                    return upstream.makefile("rb").read()
+
+            fault = faults.pop(0) if faults and request.startswith(method) else None
+            if fault == "is late":  # It carries this out just after the next request.
+                late.append(carry_out)
+                connection.recv(1)
+            elif fault:
+                FAULTS.get(fault, fault)(connection, carry_out)
+            else:
+                told = carry_out()
+                while late:
+                    late.pop()()
+                connection.sendall(told)
+
+        serve(pass_on)
+
+    return start
+
+
+@pytest.mark.parametrize("method", [b"GET", b"POST", b"PUT"])
+@pytest.mark.parametrize("fault", [*FAULTS, "is late"])
+def test_an_upload_is_recorded_once_after_the_exam_manager(
+    between, patient, short, exam_manager, data, caplog, method, fault
+):
+    between(method, fault, fault)
+    upload(exam_manager)
+    assert (recorded(exam_manager, data), errors(caplog)) == ([DATA], [])
+
+
+def test_two_uploads_for_a_task_do_not_take_the_same_result(between, exam_manager, data):
+    both, created = threading.Barrier(2), threading.Event()
+
+    def held_up(connection, carry_out):
+        both.wait(5)
+        told = carry_out()
+        created.set()
+        taken = data / json.loads(told.partition(b"\r\n\r\n")[2])["id"]
+        while not taken.exists():
+            time.sleep(0.01)
+        connection.sendall(told)
+
+    def lost(connection, carry_out):
+        both.wait(5)
+        created.wait(5)
+        FAULTS["dies after it"](connection, carry_out)
+
+    between(b"POST", held_up, lost)
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(lambda content: upload(exam_manager, content), [b"one", b"two"]))
+    assert recorded(exam_manager, data) == [b"one", b"two"]
+
+
+RUN = """
+import sys, exam_manager
+with exam_manager.running(int(sys.argv[1]), keep=True) as manager:
+    print(manager.url, manager.task_id, manager.token, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def start():
+    """Run exam managers in processes of their own, all with the same ids and token."""
+    with ExitStack() as stack:
+
+        def start(port="0"):
+            how = dict(stdin=-1, stdout=-1, text=True, env={**os.environ, "PYTHONPATH": PATH})
+            process = subprocess.Popen([sys.executable, "-c", RUN, port], **how)
+            stack.callback(process.communicate)
+            stack.callback(process.kill)
+            return process
+
+        yield start
+
+
+@pytest.mark.parametrize("fault", ["stopped", "killed"])
+def test_an_upload_is_recorded_once_after_the_exam_manager_was(
+    start, aim, patient, short, data, monkeypatch, fault
+):
+    if fault == "stopped" and not hasattr(signal, "SIGSTOP"):
+        pytest.skip("Windows cannot stop a process")
+    process, create = start(), exam_requests.create_blank_result
+    url, task_id, token = process.stdout.readline().split()
+    aim(url)
+
+    def create_during_it(*arguments):
+        monkeypatch.setattr(exam_requests, "create_blank_result", create)
+        if fault == "stopped":
+            process.send_signal(signal.SIGSTOP)
+            threading.Timer(0.5, process.send_signal, [signal.SIGCONT]).start()
+        else:
+            process.kill()
+            process.wait()
+            start(url.rpartition(":")[2])
+        return create(*arguments)
+
+    monkeypatch.setattr(exam_requests, "create_blank_result", create_during_it)
+    handlers.store(UUID(task_id), BytesIO(DATA), token)
+    (result,) = exam_requests.get_task(task_id, token).results
+    assert [str(path) for path in data.iterdir()] == [result.directory]
+    assert Path(result.directory, *result.files).read_bytes() == DATA
+
+
+def kept(exam_manager, data, caplog):
+    """Return why a file is not recorded, from the one line of the log that names it."""
+    (path,) = data.glob("*/*")
+    assert (path.name, path.read_bytes()) == ("raw.mrd", DATA)
+    start, log = f"Task {exam_manager.task_id} is not recorded: {path}: ", "".join(errors(caplog))
+    assert log.startswith(start)
+    return log.removeprefix(start)
+
+
+@pytest.mark.parametrize("method", [b"GET", b"POST", b"PUT"])
+@pytest.mark.parametrize("fault", ["fails", "refuses", "dies", "is silent"])
+def test_a_file_that_cannot_be_recorded_stays_and_its_sender_is_told_why(
+    address, between, short, exam_manager, data, caplog, method, fault
+):
+    between(method, *[fault] * 99)
+    told = post_result(address, exam_manager.task_id, exam_manager.token)
+    why = kept(exam_manager, data, caplog)
+    assert told.json() == {"detail": f"the file is stored, but not recorded: {why}"}
+    assert told.status_code in handlers.PASSING
+
+
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize("call", ["get_task", "create_blank_result", "set_result"])
+def test_a_complete_file_stays_whatever_is_raised(
+    exam_manager, data, monkeypatch, caplog, error, call
+):
+    monkeypatch.setattr(exam_requests, call, Mock(side_effect=error))
+    with pytest.raises(error):
+        upload(exam_manager)
+    assert kept(exam_manager, data, caplog) == f"{error.__name__}()"
+
+
+def test_a_file_for_which_there_is_no_room_leaves_nothing(address, exam_manager, data, caplog):
+    resource = pytest.importorskip("resource", reason="Windows cannot limit the size of a file")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(DATA) - 1, limits[1]))
+    form = {"files": {"file": ("a", DATA[: 2**16 + 1])}}  # It fits into memory.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, limits[1]))
     try:
-        with pytest.raises(OSError, match="File too large"):
-            upload()
+        told = post_result(address, exam_manager.task_id, exam_manager.token, **form)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (told.status_code, told.json()) == (507, {"detail": "not stored: File too large"})
     assert (exam_manager.results, list(data.iterdir())) == ({}, [])
+    assert errors(caplog)[0].startswith(f"Nothing is stored for task {exam_manager.task_id}: ")
 
 
-@pytest.mark.parametrize("deletion_fails", [False, True])
-@pytest.mark.parametrize("first", [OSError("first"), KeyboardInterrupt("first")])
-def test_an_upload_that_breaks_off_leaves_no_file_and_raises_the_cause(
-    upload, exam_manager, data, monkeypatch, first, deletion_fails
-):
-    monkeypatch.setattr(os, "replace", Mock(side_effect=first))
-    if deletion_fails:
-        second = Mock(side_effect=HTTPException(503, "second"))
-        monkeypatch.setattr(exam_requests, "delete_blank_result", second)
-    with pytest.raises(type(first), match="first"):
-        upload()
-    assert (len(exam_manager.results), list(data.iterdir())) == (deletion_fails, [])
+HEAD = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
 
 
-def test_an_upload_deletes_no_folder_that_was_there_before(upload, exam_manager, data, monkeypatch):
-    blank = exam_requests.create_blank_result(exam_manager.task_id, exam_manager.token)
-    monkeypatch.setattr(exam_requests, "create_blank_result", Mock(return_value=blank))
-    (data / str(blank.id) / "older").mkdir(parents=True)
-    with pytest.raises(FileExistsError):
-        upload()
-    assert (exam_manager.results, (data / str(blank.id) / "older").exists()) == ({}, True)
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"data": b"measured"},
+        {"data": b"measured", "headers": {"Content-Type": "application/x-mrd"}},
+        {"data": HEAD + b"cut off", "headers": {"Content-Type": "multipart/form-data"}},
+        {"data": {"file": "measured"}},
+        {"files": {"another": b"measured"}},
+        {"files": {"file": (None, b"measured")}},
+        {"files": {"file": ("empty.mrd", b"")}},
+        {"task_id": "task-1"},
+    ],
+    ids=str,
+)
+def test_what_is_no_form_with_a_file_stores_nothing(address, exam_manager, data, form):
+    ids = {"task_id": exam_manager.task_id, "token": exam_manager.token}
+    assert 400 <= post_result(address, **ids | form).status_code < 500
+    assert (exam_manager.results, list(data.glob("*"))) == ({}, [])
 
 
-@pytest.mark.parametrize("error", [401, 404, 422, 500, 502, 503, 504, RuntimeError(), SystemExit()])
-def test_a_complete_file_stays_even_if_recording_fails(
-    upload, exam_manager, data, monkeypatch, caplog, error
-):
-    call = Mock(side_effect=HTTPException(error) if isinstance(error, int) else error)
-    monkeypatch.setattr(exam_requests, "set_result", call)
-    with pytest.raises(type(call.side_effect)):
-        upload()
-    ((result_id, held),) = exam_manager.results.items()
-    path = data / result_id / "raw.mrd"
-    assert [*path.parent.iterdir()] == [path]
-    assert (path.read_bytes(), held["type"]) == (DATA, "NOT_SET")
-    assert call.call_count == (3 if error in {502, 503, 504} else 1)
-    (log,) = [log.message for log in caplog.records if log.levelname == "ERROR"]
-    assert log == f"Result {result_id} of task {exam_manager.task_id} is not recorded: {path}"
-
-
-@pytest.mark.parametrize("name", ["create_blank_result", "set_result"])
-def test_an_upload_is_recorded_after_a_brief_failure(upload, exam_manager, monkeypatch, name):
-    moment = [HTTPException(503), HTTPException(504), DEFAULT]
-    call = Mock(side_effect=moment, wraps=getattr(exam_requests, name))
-    monkeypatch.setattr(exam_requests, name, call)
-    assert upload().type == "MRD"
-    assert [held["type"] for held in exam_manager.results.values()] == ["MRD"]
-
-
-def test_an_upload_whose_last_answer_is_lost_is_recorded_and_complete(
-    upload, exam_manager, data, serve, monkeypatch
-):
-    monkeypatch.setattr(exam_requests, "_STEP_SECONDS", 1.0)
-    monkeypatch.setattr(handlers.repeat, "stop", tenacity.stop_after_attempt(1))
-    address = exam_manager.url.removeprefix("http://").split(":")
-
-    def late(connection, request):
-        with socket.create_connection(address) as upstream:
-            upstream.sendall(request.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
-            answer = upstream.makefile("rb").read()
-        if not request.startswith(b"PUT"):
-            connection.sendall(answer)
-
-    serve(late)
-    with pytest.raises(HTTPException, match="sent nothing for 1 s"):
-        upload()
-    (held,) = exam_manager.results.values()
-    assert Path(held["directory"], *held["files"]).read_bytes() == DATA
-
-
-def test_calls_are_repeated_for_ten_seconds_with_growing_pauses():
-    pauses = [handlers.repeat.wait(Mock(attempt_number=number)) for number in range(1, 6)]
-    assert (pauses, handlers.repeat.stop.max_delay) == ([0.5, 1, 2, 4, 4], 10)
+def test_a_sender_that_hangs_up_leaves_nothing(exam_manager, data, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    head = f"POST /tasks/{exam_manager.task_id}/results HTTP/1.1\r\nHost: here\r\n"
+    head += f"Authorization: Bearer {exam_manager.token}\r\nContent-Length: 99999999\r\n"
+    head += "Content-Type: multipart/form-data; boundary=x\r\n\r\n"
+    with running() as address:
+        with socket.create_connection(address.split(":")) as sender:
+            sender.sendall(head.encode() + HEAD + DATA)
+            sender.shutdown(socket.SHUT_WR)
+            assert not sender.recv(1)
+    assert (exam_manager.results, list(tmp_path.iterdir())) == ({}, [])
 
 
 def test_another_request_is_answered_while_calls_wait(address, device, serve):
     arrived, answered = threading.Barrier(4), threading.Event()
 
     def late(connection, request):
-        if b"slow" in request.partition(b"\r\n")[0]:
+        if NEVER.encode() in request.partition(b"\r\n")[0]:
             arrived.wait(5)
             answered.wait(5)
         connection.sendall(answer(404, {"detail": "Task not found"}))
@@ -293,11 +437,11 @@ def test_another_request_is_answered_while_calls_wait(address, device, serve):
     serve(late)
     with ThreadPoolExecutor() as threads:
         waiting = [
-            threads.submit(read_task, address, "slow", TOKEN),
-            threads.submit(post_result, address, "slow", TOKEN),
-            threads.submit(ask, device, message("start", "slow", TOKEN)),
+            threads.submit(read_task, address, NEVER, TOKEN),
+            threads.submit(post_result, address, NEVER, TOKEN),
+            threads.submit(ask, device, message("start", NEVER, TOKEN)),
         ]
         arrived.wait(5)
-        assert read_task(address, "quick", TOKEN).status_code == 404
+        assert read_task(address, TASK_ID, TOKEN).status_code == 404
         assert not any(call.done() for call in waiting)
         answered.set()
