@@ -133,21 +133,6 @@ def carry_out(message: Start | Progress | Upload) -> Any:
 
 def store(task_id: UUID, source: BinaryIO, token: str) -> exam.ResultOut:
     """Store what was measured, and then record it as a result of its task."""
-    folder = receive(task_id, source)
-    try:  # From here on nothing is deleted: it cannot be measured again.
-        folder = claim(folder, str(task_id), token)
-        payload = exam.SetResult(type=ResultType.MRD, directory=str(folder), files=["raw.mrd"])
-        return repeat(exam.set_result, folder.name, payload, token)
-    except BaseException as error:
-        why = getattr(error, "detail", repr(error))
-        logger.error("Task %s is not recorded: %s: %s", task_id, folder / "raw.mrd", why)
-        if isinstance(error, HTTPException):
-            error.detail = f"the file is stored, but not recorded: {why}"
-        raise
-
-
-def receive(task_id: UUID, source: BinaryIO) -> Path:
-    """Write the file to the disk, whole or not at all; its folder is named after the task."""
     part = DATA_DIRECTORY / f"{task_id}_{uuid4()}.part"
     try:
         part.mkdir(parents=True)
@@ -157,46 +142,66 @@ def receive(task_id: UUID, source: BinaryIO) -> Path:
                 raise HTTPException(422, "the file is empty")
             file.flush()
             os.fsync(file.fileno())  # After a power cut, a file that was renamed may be empty.
-        flush(part)
-        return rename(part, part.stem)
+        folder = rename(part, DATA_DIRECTORY / part.stem)
     except OSError as error:
         logger.error("Nothing is stored for task %s: %s", task_id, error)
         raise HTTPException(507, f"not stored: {error.strerror}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)  # Once it is renamed, there is none.
+    payload = exam.SetResult(type=ResultType.MRD, directory="", files=["raw.mrd"])
+    return record(folder, payload, str(task_id), token)
+
+
+def record(folder: Path, payload: exam.SetResult, task_id: str, token: str) -> exam.ResultOut:
+    """Record a complete measurement; whatever happens, none of its files is deleted."""
+    try:
+        folder = claim(folder, task_id, token)
+        payload.directory = str(folder)
+        return repeat(exam.set_result, folder.name, payload, token)
+    except BaseException as error:
+        why = getattr(error, "detail", repr(error))
+        logger.error("Task %s is not recorded: %s: %s", task_id, folder / payload.files[0], why)
+        if isinstance(error, HTTPException):
+            error.detail = f"stored, but not recorded: {why}"
+        raise
 
 
 def claim(folder: Path, task_id: str, token: str) -> Path:
     """Create a result, and name the folder after it: of two uploads only one can do that."""
-    before = {result.id for result in repeat(exam.get_task, task_id, token).results}
-    tries = 0
+    task = repeat(exam.get_task, task_id, token)
+    home = folder.parent / str(task.workflow_id) / task_id  # ScanHub's viewer looks there.
+    home.mkdir(parents=True, exist_ok=True)
+    before = {result.id for result in task.results}
+    tries = 3
     while True:
-        tries += 1
+        tries -= 1
         try:
             result = exam.create_blank_result(task_id, token)
-            return rename(folder, str(result.id))
+            return rename(folder, home / str(result.id))
         except HTTPException as error:
-            if error.status_code not in PASSING or tries == 3:
+            if not tries or error.status_code not in PASSING:
                 raise
-        except OSError:  # Another upload, whose answer was lost, took it.
-            if tries == 3 or not folder.with_name(str(result.id)).exists():
-                raise
-        # The result may be there all the same, or be created late. Without a second look, one
-        # too many would be created, and a blank one that is the latest is what ScanHub uses.
+        except OSError:
+            if not tries or not (home / str(result.id)).exists():
+                raise  # Else another upload, whose answer was lost, has taken it.
+        # The result may be there all the same, or be created late. A second one would stay
+        # blank, and ScanHub takes the latest result, also if it is blank: look twice.
         for pause in (LATE_SECONDS, 0):
             for result in repeat(exam.get_task, task_id, token).results:
                 blank = result.type == ResultType.NOT_SET and not result.files
                 if blank and result.id not in before:
                     with suppress(OSError):  # Another upload may have taken it.
-                        return rename(folder, str(result.id))
+                        return rename(folder, home / str(result.id))
             time.sleep(pause)
 
 
-def rename(folder: Path, name: str) -> Path:
-    """Rename a folder, unless another one of this name holds a file."""
-    renamed = folder.rename(folder.with_name(name))
-    flush(folder.parent)
-    return renamed
+def rename(folder: Path, target: Path) -> Path:
+    """Rename a folder, unless another of this name holds a file, and flush that to the disk."""
+    flush(folder)
+    folder.rename(target)
+    for parent in target.parents[:3]:
+        flush(parent)
+    return target
 
 
 def flush(folder: Path) -> None:

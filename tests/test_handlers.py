@@ -15,7 +15,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
-from pathlib import Path
 from unittest.mock import Mock
 from uuid import UUID
 
@@ -98,8 +97,7 @@ def test_the_file_of_a_form_becomes_a_result_whatever_its_name_is(address, exam_
     response = post_result(address, exam_manager.task_id, exam_manager.token)
     (result,) = exam_requests.get_task(exam_manager.task_id, exam_manager.token).results
     assert (response.status_code, response.json()) == (201, result.model_dump(mode="json"))
-    assert (result.type, result.directory) == ("MRD", str(data / str(result.id)))
-    assert recorded(exam_manager, data) == [DATA]
+    assert recorded(data, exam_manager.task_id, exam_manager.token) == [DATA]
 
 
 def test_an_error_reaches_the_http_client(address, exam_manager):
@@ -137,7 +135,7 @@ def test_a_device_cannot_choose_where_its_upload_goes(device, exam_manager, data
     told = ask(device, message("upload", exam_manager.task_id, exam_manager.token, **names))
     (result,) = exam_requests.get_task(exam_manager.task_id, exam_manager.token).results
     assert told == {"command": "upload", "data": result.model_dump(mode="json")}
-    assert [path.name for path in data.iterdir()] == [str(result.id)]
+    assert recorded(data, exam_manager.task_id, exam_manager.token) == [DATA]
 
 
 def test_an_error_is_one_feedback_message(device, exam_manager):
@@ -201,12 +199,16 @@ def upload(exam_manager, content=DATA):
     return handlers.store(UUID(exam_manager.task_id), BytesIO(content), exam_manager.token)
 
 
-def recorded(exam_manager, data):
-    """Return the files of all results; there is no other folder, and no other result."""
-    results = exam_manager.results.values()
-    assert {str(path) for path in data.iterdir()} == {held["directory"] for held in results}
-    assert all(held["type"] == "MRD" for held in results)
-    return sorted(Path(held["directory"], *held["files"]).read_bytes() for held in results)
+def recorded(data, task_id, token):
+    """Return the files of a task's results; the data directory holds nothing else."""
+    task = exam_requests.get_task(task_id, token)
+    home = data / str(task.workflow_id) / task_id
+    for result in task.results:
+        told = (result.type, result.directory, result.files)
+        assert told == ("MRD", str(home / str(result.id)), ["raw.mrd"])
+    paths = {home / str(result.id) / "raw.mrd" for result in task.results}
+    assert paths == {path for path in data.rglob("*") if path.is_file() or not [*path.iterdir()]}
+    return sorted(path.read_bytes() for path in paths)
 
 
 def errors(caplog):
@@ -267,7 +269,8 @@ def test_an_upload_is_recorded_once_after_the_exam_manager(
 ):
     between(method, fault, fault)
     upload(exam_manager)
-    assert (recorded(exam_manager, data), errors(caplog)) == ([DATA], [])
+    assert recorded(data, exam_manager.task_id, exam_manager.token) == [DATA]
+    assert errors(caplog) == []
 
 
 def test_two_uploads_for_a_task_do_not_take_the_same_result(between, exam_manager, data):
@@ -277,8 +280,7 @@ def test_two_uploads_for_a_task_do_not_take_the_same_result(between, exam_manage
         both.wait(5)
         told = carry_out()
         created.set()
-        taken = data / json.loads(told.partition(b"\r\n\r\n")[2])["id"]
-        while not taken.exists():
+        while not list(data.glob("*/*/*")):  # Until the other upload has taken this result.
             time.sleep(0.01)
         connection.sendall(told)
 
@@ -290,7 +292,7 @@ def test_two_uploads_for_a_task_do_not_take_the_same_result(between, exam_manage
     between(b"POST", held_up, lost)
     with ThreadPoolExecutor() as threads:
         list(threads.map(lambda content: upload(exam_manager, content), [b"one", b"two"]))
-    assert recorded(exam_manager, data) == [b"one", b"two"]
+    assert recorded(data, exam_manager.task_id, exam_manager.token) == [b"one", b"two"]
 
 
 RUN = """
@@ -339,15 +341,14 @@ def test_an_upload_is_recorded_once_after_the_exam_manager_was(
 
     monkeypatch.setattr(exam_requests, "create_blank_result", create_during_it)
     handlers.store(UUID(task_id), BytesIO(DATA), token)
-    (result,) = exam_requests.get_task(task_id, token).results
-    assert [str(path) for path in data.iterdir()] == [result.directory]
-    assert Path(result.directory, *result.files).read_bytes() == DATA
+    assert recorded(data, task_id, token) == [DATA]
 
 
 def kept(exam_manager, data, caplog):
     """Return why a file is not recorded, from the one line of the log that names it."""
-    (path,) = data.glob("*/*")
-    assert (path.name, path.read_bytes()) == ("raw.mrd", DATA)
+    (path,) = (path for path in data.rglob("*") if path.is_file())
+    assert path.read_bytes() == DATA
+    assert not list(data.glob("*.part"))
     start, log = f"Task {exam_manager.task_id} is not recorded: {path}: ", "".join(errors(caplog))
     assert log.startswith(start)
     return log.removeprefix(start)
@@ -361,7 +362,7 @@ def test_a_file_that_cannot_be_recorded_stays_and_its_sender_is_told_why(
     between(method, *[fault] * 99)
     told = post_result(address, exam_manager.task_id, exam_manager.token)
     why = kept(exam_manager, data, caplog)
-    assert told.json() == {"detail": f"the file is stored, but not recorded: {why}"}
+    assert told.json() == {"detail": f"stored, but not recorded: {why}"}
     assert told.status_code in handlers.PASSING
 
 
