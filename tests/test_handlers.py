@@ -24,6 +24,7 @@ from websockets.sync.client import connect
 
 import exam_requests
 import handlers
+import uploads
 from calls import NEVER, TASK_ID, TOKEN, task
 from exam_manager import serving
 from sockets import answer, reset
@@ -54,10 +55,10 @@ def device(address):
 
 @pytest.fixture(autouse=True)
 def data(tmp_path, monkeypatch):
-    monkeypatch.setattr(handlers, "DATA_DIRECTORY", tmp_path / "data")
-    monkeypatch.setattr(handlers, "REPEAT_SECONDS", 0.2)
-    monkeypatch.setattr(handlers, "FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(handlers, "LATE_SECONDS", 0.2)
+    monkeypatch.setattr(uploads, "DATA_DIRECTORY", tmp_path / "data")
+    monkeypatch.setattr(uploads, "REPEAT_SECONDS", 0.2)
+    monkeypatch.setattr(uploads, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(uploads, "LATE_SECONDS", 0.2)
     return tmp_path / "data"
 
 
@@ -196,7 +197,7 @@ def test_a_device_may_hang_up_before_it_is_answered(serve, caplog):
 
 
 def upload(exam_manager, content=DATA):
-    return handlers.store(UUID(exam_manager.task_id), BytesIO(content), exam_manager.token)
+    return uploads.store(UUID(exam_manager.task_id), BytesIO(content), exam_manager.token)
 
 
 def recorded(data, task_id, token):
@@ -218,7 +219,7 @@ def errors(caplog):
 @pytest.fixture
 def patient(monkeypatch):
     """Let the handlers repeat their calls until what is wrong has passed."""
-    monkeypatch.setattr(handlers, "REPEAT_SECONDS", 20)
+    monkeypatch.setattr(uploads, "REPEAT_SECONDS", 20)
 
 
 FAULTS = {
@@ -340,7 +341,7 @@ def test_an_upload_is_recorded_once_after_the_exam_manager_was(
         return create(*arguments)
 
     monkeypatch.setattr(exam_requests, "create_blank_result", create_during_it)
-    handlers.store(UUID(task_id), BytesIO(DATA), token)
+    uploads.store(UUID(task_id), BytesIO(DATA), token)
     assert recorded(data, task_id, token) == [DATA]
 
 
@@ -363,7 +364,7 @@ def test_a_file_that_cannot_be_recorded_stays_and_its_sender_is_told_why(
     told = post_result(address, exam_manager.task_id, exam_manager.token)
     why = kept(exam_manager, data, caplog)
     assert told.json() == {"detail": f"stored, but not recorded: {why}"}
-    assert told.status_code in handlers.PASSING
+    assert told.status_code in uploads.PASSING
 
 
 @pytest.mark.parametrize("error", [RuntimeError, SystemExit, KeyboardInterrupt])
