@@ -10,6 +10,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from unittest.mock import patch
 
@@ -45,6 +46,14 @@ def handler(task_id: str, token: str) -> str:
 """
 
 
+# What stands around the code of docs/scanhub.md.
+IMPORTS = '"""Upload."""\n\nimport asyncio\n'
+CALLS = '''
+async def calls(task_id: str, sequence_id: str, user_access_token: str) -> object:
+    """Make the calls."""
+'''
+
+
 def library(folder, models):
     """Put a library of the name of ScanHub's into a folder."""
     package = folder / "scanhub_libraries"
@@ -64,9 +73,13 @@ def scanhub(tmp_path):
     source = Path(exam_requests.__file__).read_text()
     (api / "exam_requests.py").write_text(source)
     page = (ROOT / "docs" / "scanhub.md").read_text()
-    imports, *code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[1:]
-    upload = "\n\n".join(['"""Upload."""\n\n' + imports, *code])
-    (api / "upload.py").write_text(upload)
+    task, sequence, imports, upload = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    calls = CALLS + textwrap.indent(f"{task}{sequence}return task, sequence, repeat\n", "    ")
+    (api / "upload.py").write_text("\n\n".join([f"{IMPORTS}{imports}", upload, calls]))
+    uploads = (ROOT / "examples" / "uploads.py").read_text()
+    for old, new in re.findall("'s/\\^(.*)/(.*)/'", page):
+        uploads = uploads.replace(f"\n{old} ", f"\n{new} ")
+    (api / "uploads.py").write_text(uploads)
     models = Path(exam_models.__file__).read_text()
     library(tmp_path, models.replace('extra="allow"', 'extra="ignore"'))
     (tmp_path / "ruff.toml").write_text(RUFF)
@@ -143,45 +156,69 @@ def test_a_scanhub_library_that_fails_to_import_is_an_error(
 # The upload of docs/scanhub.md.
 
 SCRIPT = """
-import asyncio, logging, sys
+import logging, socket, sys, threading, uvicorn
+from contextlib import suppress
 from pathlib import Path
-from app.api import upload
+from uuid import UUID
+from fastapi import FastAPI, HTTPException, WebSocket, WebSocketDisconnect
+from websockets.sync.client import connect
+from app.api import upload, uploads
 
-task_id, token, data_lake = sys.argv[1:]
+task_id, token = sys.argv[1:]
+app = FastAPI()
 
-async def main():
-    for pieces, size in (([b"what ", b"was"], 8), ([b"what"], 9), ([b"what", None], 9)):
-        try:
-            print(await upload.upload(task_id, pieces, size, Path(data_lake), token))
-        except TypeError:
-            print("broken off")
-    upload.exam_requests.set_result = lambda *_: 1 / 0
-    try:
-        await upload.upload(task_id, [b"measured"], 8, Path(data_lake), token)
-    except ZeroDivisionError:
-        print("not recorded")
+@app.websocket("/{folder}")
+async def device(websocket: WebSocket, folder: str) -> None:
+    await websocket.accept()
+    with suppress(WebSocketDisconnect):
+        while True:
+            size = await websocket.receive_json()
+            await upload.upload(websocket, UUID(task_id), size, Path(folder).absolute(), token)
+            await websocket.send_text("next")
 
-logging.basicConfig(format="%(message)s")
-asyncio.run(main())
+def refuse(*_):
+    raise HTTPException(403, "refused")
+
+logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stdout)
+config = uvicorn.Config(app, ws="websockets-sansio", log_config=None, lifespan="off")
+listener, server = socket.create_server(("127.0.0.1", 0)), uvicorn.Server(config)
+thread = threading.Thread(target=server.run, args=[[listener]])
+thread.start()
+for folder in ("lake", "script.py"):
+    with connect(f"ws://127.0.0.1:{listener.getsockname()[1]}/{folder}") as device:
+        for size, *pieces in ((8, b"what ", b"was"), (9, b"what ", b"was it"), (8, b"measured")):
+            device.send(str(size))
+            for piece in pieces:
+                device.send(piece)
+            while (told := device.recv()) != "next":
+                print(told, flush=True)
+            uploads.exam.set_result = refuse if size == 9 else uploads.exam.set_result
+        device.send("8")
+        device.send(b"cut")
+server.should_exit = True
+thread.join()
 """
 
 
-def test_the_upload_for_scanhub_deletes_what_is_incomplete_and_nothing_else(
-    scanhub, exam_manager, tmp_path, monkeypatch
+def test_the_upload_for_scanhub_records_what_is_complete_and_tells_the_device_what_is_not(
+    scanhub, exam_manager, monkeypatch
 ):
     (scanhub / "script.py").write_text(SCRIPT)
     monkeypatch.setenv("EXAM_MANAGER_URL", exam_manager.url)
-    lake = tmp_path / "lake"
-    told = run(scanhub, f"script {exam_manager.task_id} {exam_manager.token} {lake}").splitlines()
-    kept = {path.parent.name: path.read_bytes() for path in lake.rglob("raw.*")}
-    assert {kept[result_id]: held["type"] for result_id, held in exam_manager.results.items()} == {
-        b"what was": "MRD",
-        b"measured": "NOT_SET",
-    }
-    assert len(kept) == len([*lake.iterdir()]) == 2
-    unrecorded = next(path for path in lake.rglob("raw.mrd") if path.read_bytes() == b"measured")
-    log = f"Result {unrecorded.parent.name} is not recorded: {unrecorded}"
-    assert told == ["stored", "wrong size", "broken off", log, "not recorded"]
+    told = run(scanhub, f"script {exam_manager.task_id} {exam_manager.token}")
+    task = exam_requests.get_task(exam_manager.task_id, exam_manager.token)
+    home = scanhub / "lake" / str(task.workflow_id) / str(task.id)
+    recorded, blank = task.results
+    files = {home / str(recorded.id) / name for name in ("raw.mrd", "device_parameter.json")}
+    assert {Path(recorded.directory, name) for name in recorded.files} == files
+    kept = home / str(blank.id) / "raw.mrd"
+    files |= {kept, kept.with_name("device_parameter.json")}
+    assert files == {path for path in (scanhub / "lake").rglob("*") if path.is_file()}
+    assert not list((scanhub / "lake").glob("*.part"))
+    feedback = re.findall('{"command":"feedback","message":"(.*)"}', told)
+    assert feedback[:2] == ["wrong size", "stored, but not recorded: refused"]
+    assert len(feedback) == 5  # Three times there was no folder to write to.
+    assert f"ERROR Task {task.id} is not recorded: {kept}: refused\n" in told
 
 
 # Elsewhere.
