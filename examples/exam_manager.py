@@ -14,17 +14,16 @@ import logging
 import os
 import random
 import re
-import shlex
 import signal
 import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 from uuid import UUID, uuid4
 
@@ -35,7 +34,7 @@ from fastapi.security import OAuth2PasswordBearer
 from pydantic import BaseModel
 
 import exam_models
-from exam_models import CalibrationType, ItemStatus, ResultType, TaskType
+from exam_models import CalibrationType, ItemStatus, MRISequenceOut, TaskType
 
 TOKEN_SECONDS = 3600.0  # A token lapses after this time without use.
 SEQUENCE_FILE = Path(__file__).with_name("gradient_echo.seq")
@@ -44,20 +43,8 @@ NOT_DONE = "Could not {}, either because it does not exist, or for another reaso
 WRONG_LINK = "Invalid link to workflow. Instance needs to refer to instance, template to template."
 
 
-# What the service accepts. Unlike those of `exam_models`, these models drop a field that they
-# do not know, such as the `id`, `creator` and `results` of a task that is sent back.
-
-
-class XYZ(exam_models.XYZ, extra="ignore"):
-    """A value for each axis."""
-
-
-class AcquisitionParameter(BaseModel):
-    """Scaling, offset and rotation of the field of view."""
-
-    fov_scaling: XYZ
-    fov_offset: XYZ
-    fov_rotation: XYZ
+# What the service accepts and answers. Unlike those of `exam_models`, these models drop a field
+# that they do not know, such as the `id`, `creator` and `results` of a task that is sent back.
 
 
 class BaseTask(BaseModel):
@@ -74,17 +61,17 @@ class BaseTask(BaseModel):
     position: int = 0
 
 
-class AcquisitionTask(BaseTask):
+class BaseAcquisitionTask(BaseTask):
     """A task for a device."""
 
     task_type: Literal[TaskType.ACQUISITION]
     device_id: UUID | None = None
     calibration: list[CalibrationType] = []
     sequence_id: str | None = None
-    acquisition_parameter: AcquisitionParameter | None = None
+    acquisition_parameter: exam_models.AcquisitionParameter | None = None
 
 
-class DAGTask(BaseTask):
+class BaseDAGTask(BaseTask):
     """A task for the workflow manager."""
 
     task_type: Literal[TaskType.DAG]
@@ -98,22 +85,45 @@ class SetResult(exam_models.SetResult, extra="ignore"):
     """Where a result's files are and what they hold."""
 
 
+class ResultOut(exam_models.ResultOut, extra="ignore"):
+    """A result, as it is held."""
+
+
+class TaskOut(BaseModel):
+    """What the service adds to a task."""
+
+    id: UUID
+    creator: str
+    datetime_created: datetime
+    datetime_updated: datetime | None = None
+    results: list[ResultOut]
+
+
+class AcquisitionTaskOut(TaskOut, BaseAcquisitionTask):
+    """A task for a device, as it is held."""
+
+    acquisition_limits: exam_models.AcquisitionLimits | None = None
+
+
+class DAGTaskOut(TaskOut, BaseDAGTask):
+    """A task for the workflow manager, as it is held."""
+
+
 Record = dict[str, Any]
 
 
 class ExamManager:
     """The records of an exam manager, by id and in JSON form, and the tokens of its users.
 
-    It starts with one exam: an acquisition and its reconstruction. If `keep` is true,
-    their ids and the token are the same each time.
+    It starts with one exam: an acquisition, its reconstruction, and the acquisitions that
+    are asked for beyond one. If `keep` is true, the ids and the token are always the same.
     """
 
-    def __init__(self, url: str, keep: bool = False) -> None:
+    def __init__(self, url: str, keep: bool = False, acquisitions: int = 1) -> None:
         self.url = url
         self.random = random.Random(0 if keep else None)  # noqa: S311 -- its tokens guard nothing
         self.tokens: dict[str, float] = {}  # when each was last used
         self.exams: dict[str, str] = {}  # the workflow of each
-        self.templates: set[str] = set()  # the workflows that are templates
         self.tasks: dict[str, Record] = {}
         self.results: dict[str, Record] = {}
         self.sequences: dict[str, Record] = {}
@@ -128,41 +138,34 @@ class ExamManager:
             "sequence_type": "pulseq",
             "tags": ["2D"],
             "_id": self.sequence_id,
-            "created_at": now(),
-            "updated_at": None,
+            "created_at": datetime.now().isoformat(),
             "seq_file": SEQUENCE_FILE.read_text(),
             "seq_file_extension": ".seq",
             "xml_file": SEQUENCE_FILE.with_suffix(".xml").read_text(),
             "xml_file_extension": ".xml",
         }
-        workflow_id = self.new_id()
-        self.exams[str(self.new_id())] = str(workflow_id)
-        new: Any = dict(description="", destination="", status="NEW", progress=0, is_template=False)
-        zeros = XYZ(x=0, y=0, z=0)
-        acquisition = AcquisitionTask(
-            **new,
-            workflow_id=workflow_id,
-            name="Localizer",
-            task_type=TaskType.ACQUISITION,
-            device_id=self.new_id(),
-            calibration=[CalibrationType.FREQUENCY],
-            sequence_id=self.sequence_id,
-            acquisition_parameter=AcquisitionParameter(
-                fov_scaling=XYZ(x=1, y=1, z=1), fov_offset=zeros, fov_rotation=zeros
-            ),
-        )
-        self.task_id = self.add_task(acquisition, acquisition_limits=None)
-        reconstruction = DAGTask(
-            **new,
-            workflow_id=workflow_id,
+        self.workflow_id = str(self.new_id())
+        self.exams[str(self.new_id())] = self.workflow_id
+        zeros, ones = dict.fromkeys("xyz", 0), dict.fromkeys("xyz", 1)
+        acquisition: Record = {
+            "name": "Localizer",
+            "task_type": "ACQUISITION",
+            "device_id": self.new_id(),
+            "calibration": ["frequency"],
+            "sequence_id": self.sequence_id,
+            "acquisition_parameter": dict(fov_scaling=ones, fov_offset=zeros, fov_rotation=zeros),
+        }
+        self.task_id = self.add_task(AcquisitionTaskOut, **acquisition)
+        self.dag_task_id = self.add_task(
+            DAGTaskOut,
             name="Reconstruction",
-            task_type=TaskType.DAG,
-            position=1,
+            task_type="DAG",
             dag_type="RECONSTRUCTION",
             dag_id="cartesian",
-            input_task_ids=[UUID(self.task_id)],
+            input_task_ids=[self.task_id],
         )
-        self.dag_task_id = self.add_task(reconstruction)
+        for _ in range(1, acquisitions):
+            self.add_task(AcquisitionTaskOut, **acquisition)
 
     def new_id(self) -> UUID:
         """Return an id for a record."""
@@ -174,29 +177,20 @@ class ExamManager:
         self.tokens[token] = time.monotonic()
         return token
 
-    def add_task(self, payload: BaseTask, **fields: Any) -> str:
+    def add_task(self, model: Any, **fields: Any) -> str:
         """Add a task and return its id."""
-        task_id = str(self.new_id())
-        self.tasks[task_id] = {
-            **payload.model_dump(mode="json"),
-            "id": task_id,
-            "creator": "ada",
-            "datetime_created": now(),
-            "datetime_updated": None,
-            "results": [],
-            **fields,
-        }
-        return task_id
+        task = model(
+            id=self.new_id(), creator="ada", datetime_created=datetime.now(), results=[],
+            workflow_id=self.workflow_id, position=len(self.tasks), description="",
+            destination="", status="NEW", progress=0, is_template=False, **fields,
+        )  # fmt: skip
+        self.tasks[str(task.id)] = task.model_dump(mode="json")
+        return str(task.id)
 
     def task(self, task_id: str) -> Record:
         """Return a task with its results."""
         results = [result for result in self.results.values() if result["task_id"] == task_id]
         return {**self.tasks[task_id], "results": results}
-
-
-def now() -> str:
-    """Return the time in the format of the records."""
-    return datetime.now().isoformat()
 
 
 def stored(payload: BaseModel) -> Record:
@@ -224,7 +218,8 @@ async def logged_in(
 
 
 Manager = Annotated[ExamManager, Depends(logged_in)]
-TaskPayload = Annotated[AcquisitionTask | DAGTask, Body(discriminator="task_type")]
+TaskPayload = Annotated[BaseAcquisitionTask | BaseDAGTask, Body(discriminator="task_type")]
+AnyTask: Any = AcquisitionTaskOut | DAGTaskOut
 
 # The operations never wait: no two run at once, so the records need no lock. An id that is
 # not a UUID raises a ValueError, which becomes a 500, except in `get_task`.
@@ -234,13 +229,13 @@ TaskPayload = Annotated[AcquisitionTask | DAGTask, Body(discriminator="task_type
 router = APIRouter(prefix="/api/v1/exam")
 
 
-@router.get("/task/templates/all")
+@router.get("/task/templates/all", response_model=list[AnyTask])
 async def get_task_templates(manager: Manager) -> list[Record]:
     """Get the tasks that are templates."""
     return [task for task in map(manager.task, manager.tasks) if task["is_template"]]
 
 
-@router.get("/task/all/{workflow_id}")
+@router.get("/task/all/{workflow_id}", response_model=list[AnyTask])
 async def get_workflow_tasks(workflow_id: str, manager: Manager) -> list[Record]:
     """Get the tasks of a workflow."""
     workflow_id = str(UUID(workflow_id))
@@ -254,14 +249,14 @@ async def reorder_tasks(task_ids: list[UUID], manager: Manager) -> None:
         manager.tasks[str(task_id)]["position"] = position
 
 
-@router.get("/sequence/{sequence_id}/file")
+@router.get("/sequence/{sequence_id}/file", response_class=PlainTextResponse)
 async def get_sequence_file(sequence_id: str, manager: Manager) -> Response:
     """Get the file of a sequence alone."""
     sequence = await get_sequence(sequence_id, manager)
     return Response(sequence["seq_file"], media_type="application/octet-stream")
 
 
-@router.get("/sequence/{sequence_id}/header")
+@router.get("/sequence/{sequence_id}/header", response_model=MRISequenceOut)
 async def get_sequence_header(sequence_id: str, manager: Manager) -> Record:
     """Get a sequence without its files."""
     sequence = await get_sequence(sequence_id, manager)
@@ -275,7 +270,7 @@ async def delete_exam(exam_id: str, manager: Manager) -> None:
         raise HTTPException(404, NOT_DONE.format("delete exam"))
 
 
-@router.get("/task/{task_id}")
+@router.get("/task/{task_id}", response_model=AnyTask)
 async def get_task(task_id: str, manager: Manager) -> Record:
     """Get a task."""
     try:
@@ -287,7 +282,7 @@ async def get_task(task_id: str, manager: Manager) -> Record:
     return manager.task(task_id)
 
 
-@router.put("/task/{task_id}")
+@router.put("/task/{task_id}", response_model=AnyTask)
 async def update_task(task_id: str, payload: TaskPayload, manager: Manager) -> Record:
     """Update a task; the fields that are left out are reset."""
     task_id = str(UUID(task_id))
@@ -296,20 +291,18 @@ async def update_task(task_id: str, payload: TaskPayload, manager: Manager) -> R
         raise HTTPException(400, "Task instance needs workflow_id.")
     if workflow_id not in {None, *manager.exams.values()}:
         raise HTTPException(400, "workflow_id must be an existing id.")
-    if workflow_id and payload.is_template != (workflow_id in manager.templates):
+    if workflow_id and payload.is_template:
         raise HTTPException(400, WRONG_LINK)
     if task_id not in manager.tasks:
         raise HTTPException(404, NOT_DONE.format("update workflow"))
     fields = stored(payload)
     held = manager.tasks[task_id]
     if not fields.items() <= held.items():
-        for name in {*DAGTask.model_fields} - {*fields}:  # Left from when it was a DAG task.
-            held.pop(name, None)
-        held.update(fields, datetime_updated=now())
+        held.update(fields, datetime_updated=datetime.now().isoformat())
     return manager.task(task_id)
 
 
-@router.get("/sequence/{sequence_id}")
+@router.get("/sequence/{sequence_id}", response_model=MRISequenceOut)
 async def get_sequence(sequence_id: str, manager: Manager) -> Record:
     """Get a sequence with its files."""
     if not re.fullmatch("[0-9a-fA-F]{24}", sequence_id):
@@ -319,20 +312,18 @@ async def get_sequence(sequence_id: str, manager: Manager) -> Record:
     return manager.sequences[sequence_id.lower()]
 
 
-@router.post("/result", status_code=201)
+@router.post("/result", status_code=201, response_model=ResultOut)
 async def create_blank_result(task_id: str, manager: Manager) -> Record:
     """Create a result without files."""
     task_id = str(UUID(task_id))
     if task_id not in manager.tasks:
         raise HTTPException(400, "Parent (task_id) does not exist.")
-    blank = SetResult(type=ResultType.NOT_SET, directory="").model_dump(mode="json")
-    result_id = str(uuid4())
-    result = {**blank, "task_id": task_id, "id": result_id, "datetime_created": now()}
-    manager.results[result_id] = result
-    return result
+    result: Record = {"type": "NOT_SET", "directory": "", "task_id": task_id, "id": str(uuid4())}
+    manager.results[result["id"]] = result | {"datetime_created": datetime.now().isoformat()}
+    return manager.results[result["id"]]
 
 
-@router.put("/result/{result_id}")
+@router.put("/result/{result_id}", response_model=ResultOut)
 async def set_result(result_id: str, payload: SetResult, manager: Manager) -> Record:
     """Set a result."""
     result_id = str(UUID(result_id))
@@ -376,13 +367,22 @@ def serving(app: FastAPI, port: int = 0, ws: Any = "none") -> Iterator[str]:
 
 
 @contextmanager
-def running(port: int = 0, keep: bool = False) -> Iterator[ExamManager]:
+def running(port: int = 0, keep: bool = False, acquisitions: int = 1) -> Iterator[ExamManager]:
     """Run an exam manager on a loopback port: a free one, if `port` is 0."""
     app = FastAPI(title="Exam manager", exception_handlers={ValueError: internal_server_error})
     app.include_router(router)
     with serving(app, port) as url:
-        app.state.manager = ExamManager(url, keep)
+        app.state.manager = ExamManager(url, keep, acquisitions)
         yield app.state.manager
+
+
+# How a shell sets the variables that are in a file, and how it writes one of them.
+SHELLS = {"sh": ("export $(cat 'FILE')", r"$\1")}
+if os.name == "nt":
+    set_each = "ForEach-Object { $name, $value = $_ -split '='; Set-Item env:$name $value }"
+    SHELLS = {"PowerShell": (f"Get-Content 'FILE' | {set_each}", r"$env:\1")}
+    SHELLS["cmd"] = ('for /f "usebackq" %v in ("FILE") do @set %v', r"%\1%")
+LIST = 'curl --oauth2-bearer "$TOKEN" "$EXAM_MANAGER_URL/api/v1/exam/task/all/$WORKFLOW_ID"'
 
 
 def main() -> None:
@@ -394,36 +394,31 @@ def main() -> None:
         action="store_true",
         help="use the same token and ids each time, so that settings outlast a restart",
     )
+    parser.add_argument("--tasks", type=int, default=1, help="acquisition tasks (default: 1)")
     options = parser.parse_args()
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("uvicorn.access").setLevel(logging.INFO)
-    ends = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # They wait until all is printed.
-    with ExitStack() as stack:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # As Ctrl-C.
+    with suppress(KeyboardInterrupt), ExitStack() as stack:
         try:
-            manager = stack.enter_context(running(options.port, options.keep))
-        except OverflowError:
-            parser.error("a port is at most 65535")
-        except OSError as error:
-            sys.exit(f"Port {options.port} of 127.0.0.1: {os.strerror(error.errno or 0)}")
-        file = stack.enter_context(NamedTemporaryFile("w", prefix="exam-manager-", suffix=".env"))
-        variables = {
-            "EXAM_MANAGER_URL": manager.url,
-            "TOKEN": manager.token,
-            "TASK_ID": manager.task_id,
-            "DAG_TASK_ID": manager.dag_task_id,
-            "SEQUENCE_ID": manager.sequence_id,
-        }
-        file.writelines(f"export {name}={value}\n" for name, value in variables.items())
-        file.flush()
+            manager = stack.enter_context(running(options.port, options.keep, options.tasks))
+        except (OSError, OverflowError) as error:
+            sys.exit(f"Port {options.port}: {error}")
+        file = Path(stack.enter_context(TemporaryDirectory(prefix="exam-manager-")), "env")
+        variables = {"EXAM_MANAGER_URL": manager.url}
+        for name in ("token", "workflow_id", "task_id", "dag_task_id", "sequence_id"):
+            variables[name.upper()] = getattr(manager, name)
+        file.write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
         variables["TOKEN"] = f"{manager.token[:32]}... ({len(manager.token)} digits)"
-        print("An exam manager runs until you press Ctrl-C. In another terminal, type\n")
-        print(f"  . {shlex.quote(file.name)}\n")
-        print("to export these (Python sees them in os.environ):\n")
+        print("An exam manager runs until you press Ctrl-C, with these variables:\n")
         print(*(f"  {name:16}  {value}" for name, value in variables.items()), sep="\n")
-        print("\n  curl --oauth2-bearer $TOKEN $EXAM_MANAGER_URL/api/v1/exam/task/$TASK_ID")
+        for shell, (read, written) in SHELLS.items():
+            print(f"\nIn another terminal ({shell}), this sets them, and then lists the tasks:\n")
+            print("  " + read.replace("FILE", str(file)))
+            print("  " + re.sub(r"\$(\w+)", written, LIST))
         print("\nIncoming requests, with decoded paths:\n", flush=True)
-        signal.sigwait(ends)
+        while True:
+            time.sleep(60)
 
 
 if __name__ == "__main__":
