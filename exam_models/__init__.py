@@ -12,6 +12,7 @@ cannot be assigned.
 
 from datetime import datetime
 from enum import Enum
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -88,9 +89,10 @@ class _Record(BaseModel):
     if not TYPE_CHECKING:  # A type checker that sees it would let any attribute be assigned.
 
         def __setattr__(self, name, value):
-            """Assign a field, or one that came with the answer; refuse a misspelt one."""
+            """Assign a field, one of the answer or a subclass's property, not a misspelt one."""
             known = {*type(self).model_fields, *(self.model_extra or {})}
-            if name not in known and not name.startswith("_"):
+            own = isinstance(getattr(type(self), name, None), (property, cached_property))
+            if name not in known and not own and not name.startswith("_"):
                 raise ValueError(f'"{type(self).__name__}" object has no field "{name}"')
             super().__setattr__(name, value)
 
@@ -211,17 +213,17 @@ class MRISequenceOut(_Record):
     """Kind of the sequence, free text; the exam manager has no list of kinds."""
     tags: list[str] = []
     """Key words, free text."""
-    id: str = Field(alias="_id")
+    id: str = Field(validation_alias="_id", serialization_alias="_id")
     """Id of the sequence, 24 hexadecimal digits."""
     created_at: datetime
     """When it was created, ISO 8601 without a zone."""
     updated_at: datetime | None = None
     """When it was last changed, ISO 8601 without a zone; ``None`` if it never was."""
-    seq_file: Any
+    seq_file: Any = Field(repr=False)
     """Text of the sequence file, such as Pulseq; the database takes 16 MiB at most."""
     seq_file_extension: str | None = None
     """Extension of its name with the dot, such as ``.seq``."""
-    xml_file: Any = None
+    xml_file: Any = Field(default=None, repr=False)
     """Text of the XML file, such as an ISMRMRD header; ``None`` if there is none."""
     xml_file_extension: str | None = None
     """Extension of its name with the dot, such as ``.xml``."""

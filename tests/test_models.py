@@ -60,6 +60,28 @@ def test_a_misspelt_attribute_cannot_be_assigned_but_a_field_of_the_answer_can()
     assert read == exam_models.AcquisitionTaskOut.model_validate(task(later=2, progress=42))
 
 
+def test_a_property_of_a_subclass_can_be_assigned():
+    class OneFile(exam_models.SetResult):
+        @property
+        def file(self):
+            return self.files[0]
+
+        @file.setter
+        def file(self, name):
+            self.files = [name]
+
+    payload = OneFile(**MRD)
+    payload.file = "b.mrd"
+    assert payload.model_dump(mode="json") == MRD | {"files": ["b.mrd"]}
+
+
+def test_what_is_shown_of_a_sequence_leaves_out_its_files():
+    shown = repr(exam_models.MRISequenceOut(**sequence(seq_file="Pulseq", xml_file="<xml>")))
+    assert "seq_file_extension='.seq'" in shown
+    assert "Pulseq" not in shown
+    assert "<xml>" not in shown
+
+
 # The module itself.
 
 

@@ -1,5 +1,6 @@
 """A handler as callers write it, for a type checker alone; each `ignore` is of an error."""
 
+from datetime import datetime
 from typing import assert_type
 from uuid import UUID
 
@@ -15,6 +16,9 @@ def scan(task_id: str, token: str) -> exam.ResultOut:
     assert_type(task.id, UUID)
     sequence = exam.get_sequence(task.sequence_id or "", token)
     assert_type(sequence, exam.MRISequenceOut)
+    exam.MRISequenceOut(
+        id="1", name="", description="", sequence_type="", created_at=datetime.now(), seq_file=""
+    )
     task.status = ItemStatus.FINISHED
     assert_type(exam.set_task(task_id, task, token), exam.AcquisitionTaskOut)
     result_id = str(exam.create_blank_result(task_id, token).id)
