@@ -62,8 +62,8 @@ def serve(aim):
     """Start servers on real sockets; the calls go to the one that was started last."""
     with ExitStack() as stack:
 
-        def start(answer):
-            server = stack.enter_context(Server(answer))
+        def start(answer, **how):
+            server = stack.enter_context(Server(answer, **how))
             aim(server.url)
             return server
 

@@ -17,11 +17,11 @@ class Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     request_queue_size = 200
 
-    def __init__(self, answer, wrap=lambda plain: plain):
+    def __init__(self, answer, wrap=lambda plain: plain, idle_seconds=None):
         super().__init__(("127.0.0.1", 0), None)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.requests, self.connections = [], 0
-        self._answer, self._wrap = answer, wrap
+        self._answer, self._wrap, self._idle_seconds = answer, wrap, idle_seconds
 
     def __enter__(self):
         threading.Thread(target=self.serve_forever, args=[0.01], daemon=True).start()
@@ -40,6 +40,7 @@ class Server(socketserver.ThreadingTCPServer):
             while request := receive(connection):
                 self.requests.append(request)
                 self._answer(connection, request)
+                connection.settimeout(self._idle_seconds)
 
 
 def receive(connection):

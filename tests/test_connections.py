@@ -4,12 +4,14 @@ import base64
 import errno
 import json
 import os
+import random
 import ssl
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -94,39 +96,22 @@ def test_a_connection_that_ends_otherwise_counts_as_dropped(mock, call, drop):
         assert len(mock.calls) == 2
 
 
-@pytest.fixture
-def service():
-    """Run uvicorn in a process of its own, with a shorter limit for idle connections."""
-    command = [sys.executable, Path(__file__).with_name("service.py")]
-    environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        yield process.stdout.readline().strip()
-        process.terminate()
+def test_no_call_fails_when_the_server_hangs_up_on_idle_connections(serve):
+    server = serve(reply, idle_seconds=0.01)
+    # Mostly those that use a kept connection, which is idle while the other two are made.
+    mixed = [*KEPT, *KEPT, *ONCE] * 50
 
+    def work(worker):
+        moment = random.Random(worker)  # noqa: S311
+        for number, call in enumerate(mixed):
+            call(f"{worker}-{number}")
+            time.sleep(0.01 + moment.uniform(-0.005, 0.005))
 
-def test_no_call_fails_when_the_service_hangs_up_on_idle_connections(service):
-    script = """
-        import os, random, signal, time
-        import exam_requests
-        from calls import KEPT, ONCE
-        # Mostly those that use the kept connection, which is idle while the other two are made.
-        calls = [*KEPT, *KEPT, *ONCE]
-        workers = []
-        for worker in range(10):
-            if not (child := os.fork()):
-                signal.alarm(80)
-                moment = random.Random(worker)
-                for number in range(400):
-                    calls[number % len(calls)](f"{worker}-{number}")
-                    time.sleep(0.01 + moment.uniform(-0.005, 0.005))
-                os._exit(0)
-            workers.append(child)
-        print([os.waitpid(worker, 0)[1] for worker in workers])
-    """
-    assert run(script, url=service) == f"{[0] * 10}\n"
-    arrived = requests.get(f"{service}/arrived", timeout=5).json()
-    assert len(arrived) == 4000
-    assert {arrived[call] for call in arrived if call.startswith(("POST", "DELETE"))} == {1}
+    with ThreadPoolExecutor(10) as threads:
+        list(threads.map(work, range(10)))
+    arrived = Counter(request.split(b" HTTP/")[0] for request in server.requests)
+    assert len(arrived) == 10 * len(mixed)
+    assert {arrived[line] for line in arrived if line.startswith((b"POST", b"DELETE"))} == {1}
 
 
 @pytest.mark.parametrize("status", [102, 103, 204, 304])
