@@ -168,10 +168,7 @@ FAULTS = {
     "cut short within the headers": (sends(HEAD[:-2]), 503, f"{BROKEN_OFF}IncompleteRead(0 bytes"),
     "cut short before the body": (sends(HEAD), 503, f"{BROKEN_OFF}IncompleteRead(0 bytes read,"),
     "cut short in the body": (sends(HEAD, BODY[:9]), 503, f"{BROKEN_OFF}IncompleteRead(9 bytes"),
-    "cut short before a chunk": (sends(CHUNKED), 503, f"{BROKEN_OFF}IncompleteRead(0 bytes"),
     "cut short in a chunk's size": (sends(CHUNKED, b"f"), 503, f"{BROKEN_OFF}IncompleteRead("),
-    "cut short within a chunk": (sends(CHUNKED, b"ff\r\n{"), 503, f"{BROKEN_OFF}IncompleteRead("),
-    "cut short behind a chunk": (sends(CHUNKED, b"1\r\n{"), 503, f"{BROKEN_OFF}IncompleteRead("),
     "cut short between chunks": (sends(CHUNKED, b"1\r\n{\r\n"), 503, f"{BROKEN_OFF}IncompleteRea"),
     "reset in the body": (sends(HEAD, BODY[:99], then=reset), 503, f"{BROKEN_OFF}Connection r"),
     "another protocol": (sends(b"SSH-2.0-OpenSSH_9.2\r\n"), 502, NOT_HTTP),
@@ -284,7 +281,7 @@ FORMS = {
 def test_an_answer_in_any_form_is_read(serve, form):
     serve(sends(*FORMS[form], then=close if CLOSED in FORMS[form] else quiet))
     for _ in range(2):
-        assert GET_TASK().model_dump(mode="json") == GET_TASK.answer
+        GET_TASK.succeeds()
 
 
 def test_a_sequence_in_many_pieces_is_whole(serve):
