@@ -23,20 +23,9 @@ from calls import META, NEWER, task
 ROOT = Path(__file__).parent.parent
 
 # ScanHub's own settings of its static checks.
-RUFF = """
-line-length = 120
-target-version = "py310"
-[lint]
-select = ["E", "W", "F", "S", "I", "N", "D"]
-pydocstyle.convention = "numpy"
-"""
-MYPY = """
-[mypy]
-python_version = 3.13
-warn_unreachable = True
-check_untyped_defs = True
-ignore_missing_imports = True
-"""
+RUFF = "ruff check --isolated --line-length 120 --target-version py310 --select E,W,F,S,I,N,D"
+RUFF += " --config lint.pydocstyle.convention='numpy'"
+MYPY = "mypy --python-version 3.13 --warn-unreachable --check-untyped-defs --ignore-missing-imports"
 HANDLER = """
 from app.api.exam_requests import get_task
 
@@ -82,8 +71,6 @@ def scanhub(tmp_path):
     (api / "uploads.py").write_text(uploads)
     models = Path(exam_models.__file__).read_text()
     library(tmp_path, models.replace('extra="allow"', 'extra="ignore"'))
-    (tmp_path / "ruff.toml").write_text(RUFF)
-    (tmp_path / "mypy.ini").write_text(MYPY)
     return tmp_path
 
 
@@ -103,9 +90,9 @@ def run(folder, module, status=0):
 
 
 def test_the_file_passes_scanhubs_static_checks_and_a_misspelt_field_does_not(scanhub):
-    run(scanhub, "ruff check app")
+    run(scanhub, f"{RUFF} app")
     (scanhub / "handler.py").write_text(HANDLER)
-    told = run(scanhub, "mypy app handler.py", status=1)
+    told = run(scanhub, f"{MYPY} app handler.py", status=1)
     (error,) = [line for line in told.splitlines() if "error:" in line]
     assert error.startswith('handler.py:6: error: "AcquisitionTaskOut" has no attribute "nmae"')
 
@@ -223,21 +210,28 @@ def test_the_upload_for_scanhub_records_what_is_complete_and_tells_the_device_wh
 
 # Elsewhere.
 
-PYRIGHT = dict(typeCheckingMode="standard", reportUnnecessaryTypeIgnoreComment="error")
+PIP = "pip install --no-build-isolation --no-deps --target"
+PYRIGHT = {"typeCheckingMode": "standard", "reportUnnecessaryTypeIgnoreComment": "error"}
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory):
-    """Return a folder, away from the working tree, with a caller and what pip installs."""
+def elsewhere(tmp_path_factory):
+    """Return a folder, away from the working tree, with its source and a caller."""
     folder = tmp_path_factory.mktemp("caller")
     left_out = shutil.ignore_patterns(".*", "build", "dist", "mutants", "*.egg-info")
     shutil.copytree(ROOT, folder / "source", ignore=left_out)
     shutil.copy(ROOT / "tests" / "typed_caller.py", folder)
     (folder / "pyrightconfig.json").write_text(json.dumps({"extraPaths": ["site"], **PYRIGHT}))
-    run(folder, "pip install --no-build-isolation --no-deps --target site ./source")
     return folder
 
 
-@pytest.mark.parametrize("checker", ["mypy --strict", "basedpyright"])
-def test_a_caller_of_the_installed_wheel_is_type_checked(installed, checker):
-    run(installed, f"{checker} typed_caller.py")
+def test_a_caller_of_the_installed_wheel_is_type_checked(elsewhere):
+    run(elsewhere, f"{PIP} site ./source")
+    run(elsewhere, "mypy --strict typed_caller.py")
+    run(elsewhere, "basedpyright typed_caller.py")
+
+
+def test_an_editable_installation_is_a_path_which_type_checkers_follow(elsewhere):
+    run(elsewhere, f"{PIP} editable --editable ./source")
+    (path,) = elsewhere.glob("editable/*.pth")
+    assert path.read_text().strip() == str(elsewhere / "source")
