@@ -237,3 +237,10 @@ def test_a_file_for_which_there_is_no_room_leaves_nothing(exam_manager, data, ca
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (exam_manager.results, list(data.iterdir())) == ({}, [])
     assert errors(caplog)[0].startswith(f"Nothing is stored for task {exam_manager.task_id}: ")
+
+
+def test_a_file_that_cannot_be_flushed_leaves_nothing(exam_manager, data, monkeypatch):
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(5, "Input/output error")))
+    with pytest.raises(HTTPException, match="507.*not stored: Input/output error"):
+        upload(exam_manager)
+    assert (exam_manager.results, list(data.iterdir())) == ({}, [])
