@@ -144,8 +144,10 @@ class SetResult(_Record):
     files: list[str] = []
     """Names of the files in that folder, such as ``acquisition.mrd``."""
     meta: dict[Any, Any] | None = None
-    """Anything else about them, in keys and units of the device manager's choice, as far
-    as it can be written as JSON; so no ``NaN`` and no infinity."""
+    """Anything else about them, in keys and units of the device manager's choice. It may hold any
+    JSON value, paths, sets, dates, UUIDs, enumerations, data classes, ``Decimal`` and
+    ``timedelta``, but no ``NaN`` and no infinity; convert NumPy values with ``.item()`` or
+    ``.tolist()``."""
 
 
 class ResultOut(SetResult):
