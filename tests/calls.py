@@ -1,5 +1,6 @@
 """The calls as data, and what several files of tests compare with."""
 
+import os
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -164,6 +165,9 @@ def fail_at_once(status):
     """Make all calls at the same time; each is to fail with this status. Return why they did."""
     with ThreadPoolExecutor(len(CALLS)) as threads:
         return set(threads.map(lambda call: call.fails(status), CALLS))
+
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
 
 
 def each(calls):
