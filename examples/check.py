@@ -86,7 +86,7 @@ def steps() -> None:
         host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
         found += [f"{url.scheme} to {host} port {port}", f"the time here is {formatdate()}"]
     for file, lines in {"/etc/hosts": rf".*\s{host}\b.*", "/etc/resolv.conf": "[a-z].*"}.items():
-        with suppress(OSError):
+        with suppress(OSError, re.error):
             say(f"{file} says {re.findall(f'(?m)^{lines}', Path(file).read_text())}")
     with step(f"Name {host!a}") as found:
         places = [info[4] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
@@ -126,9 +126,9 @@ def steps() -> None:
         ("of a large size", "", ("GET", f"/api/v1/exam/task/{'0' * 3500}/")),
         ("to a large request", "Invalid token.", ("PUT", TASK, b'"%s"' % (b"0" * 1200000), TOKEN)),
     ):
-        with step(f"Answer {what}") as found:
+        with step(f"Answer {what}") as found, connect(where, tls, host) as connected:
             line = http.client.HTTPConnection(host, port)
-            line.sock = connect(where, tls, host)
+            line.sock = connected
             line.request(request[0], url.path.rstrip("/") + request[1], *request[2:])
             answer = line.getresponse()
             text = answer.read(2**20).decode("latin-1")
