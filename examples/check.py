@@ -42,8 +42,8 @@ CAUSES = {
     "HTTPS port|without.*(closed|reset)": "the port speaks https, or nothing is behind it",
     "(size|handshake).*timed out": "packets of full size get lost (MTU), or what answers is stuck",
     "wrong token.*Not auth": "a proxy drops the header Authorization, or (Age) a cache answers",
-    ": 50[234] ": "a proxy answers, and not the exam manager behind it",
-    r"^Answer.*(not as|\(0)": "something else answers, such as a sign-in page: see the status",
+    "^Answer.*not as": "a proxy, a sign-in page or another service answers: see the status",
+    r"^Answer.*\(0": "what answers is no exam manager, or refuses the connection: see its words",
     "^Answer": "the exam manager, the login service or the line is stuck or slow: see the seconds",
 }
 faults = ["Answer not done after 28 s"]  # Until it is.
@@ -78,13 +78,13 @@ def connect(where: Any, tls: ssl.SSLContext | None = None, host: str = "") -> An
 
 def steps() -> None:
     """Go through the steps until one fails."""
-    address, _, bundle = values = [os.environ.get(name, "").strip() for name in NAMES]
+    address, limit, bundle = values = [os.environ.get(name, "").strip() for name in NAMES]
     for name, value in zip(NAMES, values, strict=True):
         say(f"{name} is {ascii(re.sub('(?s).*@|-----.*', '...', value)) if value else 'not set'}")
     with step("Settings") as found:
         url = urlsplit(address or "http://exam-manager:8000")
         host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
-        found += [f"{url.scheme} to {host} port {port}", f"the time here is {formatdate()}"]
+        found += [f"{host} port {port}", f"limit {float(limit or 3):g} s", f"now {formatdate()}"]
     for file, lines in {"/etc/hosts": rf".*\s{host}\b.*", "/etc/resolv.conf": "[a-z].*"}.items():
         with suppress(OSError, re.error):
             say(f"{file} says {re.findall(f'(?m)^{lines}', Path(file).read_text())}")
