@@ -1,14 +1,13 @@
 """What the check tells an operator: of real servers, and with a real certificate."""
 
-import copy
-import datetime
 import os
 import re
 import ssl
-import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
+from subprocess import PIPE, Popen, run
 
 import pytest
 import trustme
@@ -16,16 +15,16 @@ import trustme
 from sockets import Server, answer, close
 
 ROOT = Path(__file__).parents[1]
-WELL = "All looks well from here."
 CA = trustme.CA()
+NO_TOKEN = answer(401, {"detail": "Not authenticated"})
+WRONG_TOKEN = answer(401, {"detail": "Invalid token."})
 
 
 def check(url, status, **environment):
-    """Pipe the check into a Python without packages; return what it printed."""
-    options = dict(env=os.environ | {"EXAM_MANAGER_URL": url} | environment, timeout=60)
+    environment = os.environ | {"EXAM_MANAGER_URL": url} | environment
     with open(ROOT / "examples/check.py") as script:
-        command = [sys.executable, "-I", "-S", "-W", "error", "-"]
-        done = subprocess.run(command, stdin=script, capture_output=True, text=True, **options)
+        options = dict(stdin=script, env=environment, capture_output=True, text=True, timeout=60)
+        done = run([sys.executable, "-ISWerror", "-"], **options)
     assert (done.returncode, done.stderr) == (status, "")
     if status:  # The page has the heading that the last line names.
         heading = re.search(r'\nLikeliest cause: .* See "(\w+)" in .*\n\Z', done.stdout)[1]
@@ -34,102 +33,78 @@ def check(url, status, **environment):
 
 
 def exam_manager(connection, request):
-    """Answer as an exam manager does to a request without a token, and to one with a wrong one."""
-    wrong = b"Authorization: Bearer x" in request
-    connection.sendall(answer(401, {"detail": "Invalid token." if wrong else "Not authenticated"}))
+    connection.sendall(WRONG_TOKEN if b"Bearer x" in request else NO_TOKEN)
 
 
 def slow(connection, request):
-    time.sleep(1.1 if b"Authorization" in request else 0)
+    time.sleep(1.1 * (b"Authorization" in request))
     exam_manager(connection, request)
 
 
-def test_all_is_well_and_nothing_is_changed(running_exam_manager):
-    before = copy.deepcopy(running_exam_manager.__dict__)
-    assert check(running_exam_manager.url, 0).endswith(f"{WELL}\n")
-    for name in ("tasks", "results", "sequences", "exams"):
-        assert vars(running_exam_manager)[name] == before[name]
+REPLIES = {
+    "answers: see the status": lambda connection, _: connection.sendall(answer(502)),
+    "a proxy drops the header": lambda connection, _: connection.sendall(NO_TOKEN),
+    "the port speaks https, or nothing is behind it": lambda connection, _: close(connection),
+    "the login service or the line is stuck or slow": slow,
+}
+CERTIFICATES = {
+    "trusted": "All looks well from here.",
+    "": "the authority that signed the certificate is not among the trusted",
+    "of another name": "the certificate is not for the name in EXAM_MANAGER_URL",
+    "old": "a certificate was not renewed, or a clock is wrong",
+}
+
+
+def test_all_is_well(running_exam_manager):
+    assert check(running_exam_manager.url, 0).endswith("\nAll looks well from here.\n")
 
 
 def test_what_is_sent_concerns_no_record_and_no_user():
     with Server(exam_manager) as server:
         check(server.url + "/prefix", 0)
-    assert [request.split(b" ")[0] for request in server.requests] == [b"GET"] * 3 + [b"PUT"]
+    assert len(server.requests) == 4
     for request in server.requests:
-        assert re.match(rb"\w+ /prefix/api/v1/exam/task/[0-]+/? ", request)
+        assert re.match(rb"(GET|PUT) /prefix/api/v1/exam/task/[0-]+/? ", request)
         assert b"Authorization" not in request or b"Bearer xxxxxxxx" in request
 
 
-UNSIGNED = {"detail": "Not authenticated"}
-
-
-@pytest.mark.parametrize(
-    ("reply", "cause"),
-    [
-        (lambda connection, _: connection.sendall(answer(502)), "answers: see the status"),
-        (lambda connection, _: connection.sendall(answer(200)), "answers: see the status"),
-        (lambda connection, _: connection.sendall(answer(401, UNSIGNED)), "a proxy drops the head"),
-        (lambda connection, _: close(connection), "the port speaks https, or nothing is behind"),
-        (slow, "the login service or the line is stuck or slow"),
-    ],
-)
-def test_another_answer_has_its_cause(reply, cause):
-    with Server(reply) as server:
+@pytest.mark.parametrize("cause", REPLIES)
+def test_another_answer_has_its_cause(cause):
+    with Server(REPLIES[cause]) as server:
         assert cause in check(server.url, 1)
 
 
-@pytest.mark.parametrize(
-    ("url", "environment", "cause"),
-    [
-        ("http://127.0.0.1:1", {}, "refused"),
-        ("http://nowhere.invalid", {}, "the name is not known here"),
-        ("", {"\ufeffEXAM_MANAGER_URL": "http://h"}, r"'\ufeffEXAM_MANAGER_URL' is not read"),
-        ("http://h", {"EXAM_MANAGER_TIMEOUT": "3s"}, "Likeliest cause: Settings"),
-    ],
-)
-def test_what_prevents_a_connection_is_told(url, environment, cause):
-    assert cause in check(url, 1, **environment)
+def test_what_prevents_a_connection_is_told():
+    assert "refused" in check("http://127.0.0.1:1", 1)
+    assert "the name is not known here" in check("http://nowhere.invalid", 1)
+    assert "Likeliest cause: Settings" in check("http://h", 1, EXAM_MANAGER_TIMEOUT="3s")
+    assert r"\ufeffEXAM_MANAGER_URL' is not read" in check("", 1, **{"\ufeffEXAM_MANAGER_URL": "h"})
 
 
-@pytest.mark.parametrize(
-    ("name", "bundle", "cause"),
-    [
-        ("127.0.0.1", "file", WELL),
-        ("h.example", "file", "not for the name"),
-        ("127.0.0.1", "", "the authority that signed the certificate is not among the trusted"),
-        ("127.0.0.1", "folder", "REQUESTS_CA_BUNDLE does not name certificates"),
-        ("127.0.0.1", "old", "a certificate was not renewed, or a clock is wrong"),
-    ],
-)
-def test_a_certificate_is_shown_and_judged(tmp_path, name, bundle, cause):
-    (tmp_path / "folder").mkdir()
-    for file in ("file", "old"):
-        CA.cert_pem.write_to_path(tmp_path / file)
-    dates = {"not_after": datetime.datetime(2020, 1, 1)} if bundle == "old" else {}
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    CA.issue_cert(name, not_before=datetime.datetime(2019, 1, 1), **dates).configure_cert(context)
-    with Server(exam_manager, lambda plain: context.wrap_socket(plain, server_side=True)) as server:
-        path = str(tmp_path / bundle) if bundle else ""
-        url = server.url.replace("http", "https")
-        told = check(url, int(cause != WELL), REQUESTS_CA_BUNDLE=path)
-    assert cause in told.splitlines()[-1]
-    if bundle != "folder":
-        assert re.search(f"   Certificate shown: .*trustme.* notAfter .*{name}", told)
+@pytest.mark.parametrize("bundle", CERTIFICATES)
+def test_a_certificate_is_shown_and_judged(tmp_path, bundle):
+    CA.cert_pem.write_to_path(tmp_path / (bundle or "unused"))
+    end = datetime(2020 if bundle == "old" else 2099, 1, 1)
+    name = "h.example" if "name" in bundle else "127.0.0.1"
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    CA.issue_cert(name, not_before=datetime(2019, 1, 1), not_after=end).configure_cert(tls)
+    with Server(exam_manager, lambda plain: tls.wrap_socket(plain, server_side=True)) as server:
+        settings = {"REQUESTS_CA_BUNDLE": bundle and str(tmp_path / bundle)}
+        told = check(f"https{server.url[4:]}", int(bundle != "trusted"), **settings)
+    assert CERTIFICATES[bundle] in told.splitlines()[-1]
+    assert re.search(f"   Certificate shown: .*trustme.* notAfter .*{name}", told)
 
 
 def test_no_secret_is_printed():
     key = CA.private_key_pem.bytes().decode()
-    told = check("https://ada:secret@nowhere.invalid", 1, REQUESTS_CA_BUNDLE=key)
+    told = check("https://ada:secret@127.0.0.1:1", 1, REQUESTS_CA_BUNDLE=key)
     assert not any(secret in told for secret in ["secret", *key.splitlines()])
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/limits"), reason="only Linux shows open files")
 def test_a_process_that_has_used_its_open_files_is_named(running_exam_manager):
-    leak = "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (20, 20)); print('set', flush=True);"
-    leak += "files = [open('/dev/null') for _ in range(15)]; input()"
-    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    with subprocess.Popen([sys.executable, "-c", leak], **pipes) as process:
+    leak = "from resource import *; setrlimit(RLIMIT_NOFILE, (3, 3)); print(flush=True); input()"
+    with Popen([sys.executable, "-c", leak], stdin=PIPE, stdout=PIPE) as process:
         process.stdout.readline()
-        time.sleep(0.5)
-        assert f"process {process.pid} has opened 18 of 20" in check(running_exam_manager.url, 1)
+        assert f"process {process.pid} has opened 3 of 3" in check(running_exam_manager.url, 1)
         process.communicate(b"\n")
