@@ -18,16 +18,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from email.utils import formatdate, parsedate_to_datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 NAMES = ("EXAM_MANAGER_URL", "EXAM_MANAGER_TIMEOUT", "REQUESTS_CA_BUNDLE")
+HIDDEN = r"(?s).*@|-----.*|^(?!/)[\w+/=\s]{64,}$"  # A password, or a key instead of its path.
 TASK = "/api/v1/exam/task/00000000-0000-0000-0000-000000000000"  # There is no such task.
 TOKEN = {"Authorization": "Bearer " + "x" * 512, "Content-Type": "application/json"}  # Nobody's.
-# What a fault means, by its words; its first word is the heading.
-CAUSES = {
-    "^Name ''": "EXAM_MANAGER_URL is not http://HOST:PORT or https://HOST:PORT",
+CAUSES = {  # What a fault means, by its words; its first word is the heading.
+    "^Settings.*(refuse|convert|Port)": "the device manager does not start with these settings",
     r"^Name.*\([1-9]": "a name server does not answer",
     "^Name": "the name is not known here, or (Temporary failure) no name server helps",
     r"^Connection to (0\.0|127\.|::1? ).*refused": "this address is the container or host itself",
@@ -80,11 +81,13 @@ def steps() -> None:
     """Go through the steps until one fails."""
     address, limit, bundle = values = [os.environ.get(name, "").strip() for name in NAMES]
     for name, value in zip(NAMES, values, strict=True):
-        say(f"{name} is {ascii(re.sub('(?s).*@|-----.*', '...', value)) if value else 'not set'}")
+        say(f"{name} is {ascii(re.sub(HIDDEN, '...', value)) if value else 'not set'}")
     with step("Settings") as found:
         url = urlsplit(address or "http://exam-manager:8000")
         host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
         found += [f"{host} port {port}", f"limit {float(limit or 3):g} s", f"now {formatdate()}"]
+        if not host or "@" in url.netloc or not 0 < float(limit or 3) <= 86400:
+            raise ValueError("the device manager refuses them")
     for file, lines in {"/etc/hosts": rf".*\s{host}\b.*", "/etc/resolv.conf": "[a-z].*"}.items():
         with suppress(OSError, re.error):
             say(f"{file} says {re.findall(f'(?m)^{lines}', Path(file).read_text())}")
@@ -97,13 +100,10 @@ def steps() -> None:
         with suppress(SystemExit), step(what) as found, connect(where) as plain:
             found.append(f"from {plain.getsockname()[0]}")
             reached.append(where)
-    where = reached[0] if reached else sys.exit()
-    tls = None
+    where, tls = (reached or sys.exit())[0], None
     if url.scheme == "https":
         with suppress(ImportError):
-            import certifi
-
-            bundle = bundle or certifi.where()
+            bundle = bundle or import_module("certifi").where()
         with step("Certificate trusted") as found:
             folder = os.path.isdir(bundle)
             if folder and not re.search(r"'[0-9a-f]{8}\.\d'", str(os.listdir(bundle))):
@@ -134,17 +134,17 @@ def steps() -> None:
             text = answer.read(2**20).decode("latin-1")
             found.append(f"{answer.status} {text[:100]!a}")
             found += [f"{k} {v[:100]!a}" for k, v in answer.headers.items() if "ookie" not in k]
-            if expected not in text or answer.status > 499:
+            if expected not in text or answer.status > 499 or answer.headers["Content-Encoding"]:
                 raise ValueError("not as an exam manager answers")
-    ahead = parsedate_to_datetime(answer.headers["Date"] or formatdate()).timestamp() - time.time()
-    say(f"Clock: that of the exam manager is {ahead:+.0f} s ahead", abs(ahead) > 60)
+    if date := answer.headers["Date"]:
+        ahead = parsedate_to_datetime(date).timestamp() - time.time()
+        say(f"Clock: that of the exam manager is {ahead:+.0f} s ahead", abs(ahead) > 60)
     faults.pop(0)
 
 
 if __name__ == "__main__":
-    thread = threading.Thread(target=steps, daemon=True)  # To look up a name may take minutes.
-    thread.start()
-    thread.join(28)
+    (thread := threading.Thread(target=steps, daemon=True)).start()
+    thread.join(28)  # To look up a name may take minutes.
     for name in {*os.environ} - {*NAMES}:
         for near in difflib.get_close_matches(re.sub("[^A-Z]", "_", name.upper()), NAMES, 1, 0.9):
             say(f"Settings: {name!a} is not read, but {near}", True)
