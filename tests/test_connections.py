@@ -193,6 +193,7 @@ exam_requests.get_task("1", "before")
 """
 
 
+@needs_fork
 def test_forked_workers_share_no_connection(serve):
     users = {}
 
@@ -204,6 +205,7 @@ def test_forked_workers_share_no_connection(serve):
     assert sorted(map(list, users.values())) == [[b"bef"], [b"eva"], [b"kim"], [b"max"], [b"zoe"]]
 
 
+@needs_fork
 def test_a_fork_while_another_thread_holds_the_lock_of_the_pools_does_not_hang(serve):
     script = """
 pools = exam_requests._sessions[os.getpid()].get_adapter("http://").poolmanager.pools

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import socket
 import time
 from contextlib import ExitStack, suppress
@@ -177,6 +178,8 @@ FAULTS = {
 @each(CALLS)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_fault_has_its_status_and_detail(serve, call, fault, monkeypatch):
+    if os.name == "nt" and "reset" in fault:
+        pytest.skip("the words of a reset are those of Linux")
     behaviour, status, why = FAULTS[fault]
     monkeypatch.setattr(exam_requests, "_ANSWER_BYTES", 2**20)
     server = serve(behaviour)
@@ -233,8 +236,9 @@ def test_a_refused_connection_is_a_503_that_names_no_bundle(aim, monkeypatch, sc
 
 def test_an_unknown_host_is_a_503(aim):
     aim("http://exam-manager.invalid:8000")
-    reasons = ("Name or service not known", "Temporary failure in name resolution")
-    assert GET_TASK.fails(503).removeprefix(UNCONNECTED) in reasons  # The second without a network.
+    words = {"Name or service not known", "getaddrinfo failed"}  # The second on Windows, ...
+    words |= {"Temporary failure in name resolution"}  # ... this one without a network.
+    assert GET_TASK.fails(503).removeprefix(UNCONNECTED) in words
 
 
 @each(CALLS)
