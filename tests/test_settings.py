@@ -56,52 +56,42 @@ def test_the_limit_that_is_set_is_used_and_named(mock, monkeypatch):
     assert mock.calls[0].request.req_kwargs["timeout"] == 6.5
 
 
-PORT = "Port could not be cast to integer value as "
 WRONG = {
     "it does not begin with http:// or https://": [
         *("exam-manager:8000", "//exam-manager:8000", "htpp://exam-manager:8000"),
-        *("http//exam-manager:8000", "http:/exam-manager:8000", "None", "${EXAM_MANAGER}"),
+        *("http:/exam-manager:8000", "None", "${EXAM_MANAGER}"),
     ],
     "there are quotation marks around it": ['"http://exam-manager:8000"', "'http://h'"],
     "it has no valid host name": [
-        *("http://", "http://:8000", "http://${HOST}:8000", "http://ex..ample", "http://a..b"),
+        *("http://", "http://:8000", "http://${HOST}:8000", "http://ex..ample"),
         *("http://exam manager:8000", "http://exam-manager;8000", "http://exam\u2011manager"),
     ],
     "Invalid IPv6 URL": ["http://[::1"],
-    f"{PORT}'port'": ["http://exam-manager:port"],
-    f"{PORT}'8000 '": ["http://exam-manager:8000 # comment"],
+    "Port could not be cast to integer value as '8000 '": ["http://exam-manager:8000 # comment"],
     "Port out of range 0-65535": ["http://exam-manager:80000"],
     "its port is empty or 0": ["http://exam-manager:0", "http://h:", "http://http://exam-manager"],
-    "it contains a ? or a #": [
-        "http://h?",
-        "http://h#",
-        "http://h:80?a=b",
-        "http://h#a",
-        "http://h/?",
-    ],
+    "it contains a ? or a #": ["http://h?", "http://h#", "http://h/a?b#c"],
     "it contains /api/v1/exam, which is added to it": [
         *("http://h/api/v1/exam", "http://h/api/v1/exam/", "http://h/api/v1/exam/task"),
     ],
     "its path is not valid": [
-        *(
-            "http://exam-manager/${PREFIX}",
-            "http://exam-manager/a b",
-            "http://h/100%",
-            "http://h/%zz",
-        ),
+        "http://h/${PREFIX}",
+        "http://h/a b",
+        "http://h/100%",
+        "http://h/%zz",
     ],
     "it contains a line break or another invisible character": [
         *("http://exam\n-manager", "http://exam\tmanager:8000", "http://h/a\rb"),
     ],
 }
+SECONDS = ["0", "-1", "nan", "inf", "86401", "1e10", "3 s", "3,5", '"3"', "None"]
 
 
 @pytest.mark.parametrize(
     ("name", "setting", "wrong"),
     [(URL, setting, wrong) for wrong, settings in WRONG.items() for setting in settings]
     + [
-        (TIMEOUT, setting, "it is not a number of seconds above 0 and up to 86400")
-        for setting in ("0", "-1", "nan", "inf", "86401", "1e10", "3 s", "3,5", '"3"', "None")
+        (TIMEOUT, text, "it is not a number of seconds above 0 and up to 86400") for text in SECONDS
     ],
 )
 def test_a_setting_that_cannot_work_stops_the_import_and_says_why(imported, name, setting, wrong):
