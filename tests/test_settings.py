@@ -11,42 +11,89 @@ from calls import GET_TASK
 URL, TIMEOUT = "EXAM_MANAGER_URL", "EXAM_MANAGER_TIMEOUT"
 
 
-@pytest.fixture
-def imported(monkeypatch):
-    """Import the module with a setting."""
+def imported(monkeypatch, name, setting):
+    """Import the module with a setting; return what is in it."""
+    monkeypatch.setenv(name, setting)
+    module = module_from_spec(exam_requests.__spec__)
+    exam_requests.__spec__.loader.exec_module(module)
+    return vars(module)
 
-    def with_setting(name, value):
-        monkeypatch.setenv(name, value)
-        module = module_from_spec(exam_requests.__spec__)
-        exam_requests.__spec__.loader.exec_module(module)
-        return vars(module)
 
-    return with_setting
+def refused(monkeypatch, name, setting):
+    """Import the module with a setting that stops it; return why."""
+    with pytest.raises(ValueError, match=name) as raised:
+        imported(monkeypatch, name, setting)
+    return str(raised.value)
+
+
+# The address.
 
 
 @pytest.mark.parametrize(
     ("address", "base"),
     [
-        *((blank, "http://exam-manager:8000") for blank in ("", " \r\n")),
-        ("https://exams.clinic.example:8443", "https://exams.clinic.example:8443"),
-        ("https://exams.clinic.example/scanhub//", "https://exams.clinic.example/scanhub"),
-        ("http://h/api/v1/exam-manager", "http://h/api/v1/exam-manager"),
-        ("http://exams.clinic.example./a%20b", "http://exams.clinic.example./a%20b"),
+        ("", "http://exam-manager:8000"),
+        (" \r\n", "http://exam-manager:8000"),
         ("http://exam_manager\r\n", "http://exam_manager"),
+        ("https://exams.clinic.example/scanhub//", "https://exams.clinic.example/scanhub"),
+        ("https://exams.clinic.example:8443", "https://exams.clinic.example:8443"),
+        ("http://exams.clinic.example./a%20b", "http://exams.clinic.example./a%20b"),
+        ("http://h/api/v1/exam-manager", "http://h/api/v1/exam-manager"),
         ("HTTP://10.0.0.7:80", "HTTP://10.0.0.7:80"),
         ("http://[fd00::7]:8000", "http://[fd00::7]:8000"),
         ("http://prüfung.example", "http://prüfung.example"),
     ],
 )
-def test_the_address_is_taken_from_the_environment(imported, address, base):
-    module = imported(URL, address)
+def test_the_address_is_taken_from_the_environment(monkeypatch, address, base):
+    module = imported(monkeypatch, URL, address)
     for name in ("task", "result", "sequence"):
         assert module[f"{name.upper()}_URI"] == f"{base}/api/v1/exam/{name}"
 
 
-@pytest.mark.parametrize(("setting", "seconds"), [("", 3), ("86400", 86400), (" 0.5\r\n", 0.5)])
-def test_the_limit_of_a_step_is_taken_from_the_environment(imported, setting, seconds):
-    assert imported(TIMEOUT, setting)["_STEP_SECONDS"] == seconds
+WRONG_ADDRESSES = {
+    "there are quotation marks around it": ['"http://exam-manager:8000"', "'http://h'"],
+    "it does not begin with http:// or https://": [
+        *("exam-manager:8000", "//exam-manager:8000", "htpp://h", "http:/h", "None", "${URL}"),
+    ],
+    "it contains a ? or a #": ["http://h?", "http://h#", "http://h/a?b#c"],
+    "Invalid IPv6 URL": ["http://[::1"],
+    "Port could not be cast to integer value as '8000 '": ["http://exam-manager:8000 # comment"],
+    "its port is empty or 0": ["http://exam-manager:0", "http://h:", "http://http://exam-manager"],
+    "it has no valid host name": [
+        *("http://", "http://:8000", "http://${HOST}:8000", "http://ex..ample"),
+        *("http://exam manager:8000", "http://exam-manager;8000", "http://exam\u2011manager"),
+    ],
+    "its path is not valid": ["http://h/${PREFIX}", "http://h/a b", "http://h/%", "http://h/%zz"],
+    "it contains /api/v1/exam, which is added to it": [
+        *("http://h/api/v1/exam", "http://h/api/v1/exam/", "http://h/api/v1/exam/task"),
+    ],
+    "it contains a line break or another invisible character": ["http://a\nb", "http://h/a\tb"],
+}
+
+
+@pytest.mark.parametrize("why", WRONG_ADDRESSES)
+def test_an_address_that_cannot_work_stops_the_import_and_says_why(monkeypatch, why):
+    for address in WRONG_ADDRESSES[why]:
+        assert refused(monkeypatch, URL, address) == f"{URL} is {address!a}: {why}"
+
+
+def test_nothing_stands_between_an_ipv6_address_and_its_port(monkeypatch):
+    why = refused(monkeypatch, URL, "http://[::1]x:80")
+    assert why.endswith(("it has no valid host name", "Invalid IPv6 URL"))  # By Python's version.
+
+
+def test_the_password_of_an_address_is_not_shown(monkeypatch):
+    for user in ("http://eva:secret", "eva:secret", "http://e:sec/ret", "http://e:s\nret", "a@b:c"):
+        why = refused(monkeypatch, URL, f"{user}@exam-manager:8000")
+        assert why == f"{URL} is '...@exam-manager:8000': it contains a user name"
+
+
+# The limit of a step.
+
+
+def test_the_limit_is_taken_from_the_environment(monkeypatch):
+    for setting, seconds in (("", 3), ("86400", 86400), (" 0.5\r\n", 0.5)):
+        assert imported(monkeypatch, TIMEOUT, setting)["_STEP_SECONDS"] == seconds
 
 
 def test_the_limit_that_is_set_is_used_and_named(mock, monkeypatch):
@@ -56,60 +103,7 @@ def test_the_limit_that_is_set_is_used_and_named(mock, monkeypatch):
     assert mock.calls[0].request.req_kwargs["timeout"] == 6.5
 
 
-WRONG = {
-    "it does not begin with http:// or https://": [
-        *("exam-manager:8000", "//exam-manager:8000", "htpp://exam-manager:8000"),
-        *("http:/exam-manager:8000", "None", "${EXAM_MANAGER}"),
-    ],
-    "there are quotation marks around it": ['"http://exam-manager:8000"', "'http://h'"],
-    "it has no valid host name": [
-        *("http://", "http://:8000", "http://${HOST}:8000", "http://ex..ample"),
-        *("http://exam manager:8000", "http://exam-manager;8000", "http://exam\u2011manager"),
-    ],
-    "Invalid IPv6 URL": ["http://[::1"],
-    "Port could not be cast to integer value as '8000 '": ["http://exam-manager:8000 # comment"],
-    "Port out of range 0-65535": ["http://exam-manager:80000"],
-    "its port is empty or 0": ["http://exam-manager:0", "http://h:", "http://http://exam-manager"],
-    "it contains a ? or a #": ["http://h?", "http://h#", "http://h/a?b#c"],
-    "it contains /api/v1/exam, which is added to it": [
-        *("http://h/api/v1/exam", "http://h/api/v1/exam/", "http://h/api/v1/exam/task"),
-    ],
-    "its path is not valid": [
-        "http://h/${PREFIX}",
-        "http://h/a b",
-        "http://h/100%",
-        "http://h/%zz",
-    ],
-    "it contains a line break or another invisible character": [
-        *("http://exam\n-manager", "http://exam\tmanager:8000", "http://h/a\rb"),
-    ],
-}
-SECONDS = ["0", "-1", "nan", "inf", "86401", "1e10", "3 s", "3,5", '"3"', "None"]
-
-
-@pytest.mark.parametrize(
-    ("name", "setting", "wrong"),
-    [(URL, setting, wrong) for wrong, settings in WRONG.items() for setting in settings]
-    + [
-        (TIMEOUT, text, "it is not a number of seconds above 0 and up to 86400") for text in SECONDS
-    ],
-)
-def test_a_setting_that_cannot_work_stops_the_import_and_says_why(imported, name, setting, wrong):
-    with pytest.raises(ValueError, match=name) as raised:
-        imported(name, setting)
-    assert str(raised.value) == f"{name} is {setting!a}: {wrong}"
-
-
-def test_nothing_stands_between_an_ipv6_address_and_its_port(imported):
-    with pytest.raises(ValueError, match="it has no valid host name|Invalid IPv6 URL"):
-        imported(URL, "http://[::1]x:80")
-
-
-USERS = ["http://eva:secret", "eva:secret", "http://eva:sec/ret", "http://eva:sec\nret", "a@b:c"]
-
-
-@pytest.mark.parametrize("user", USERS)
-def test_the_password_of_an_address_is_not_shown(imported, user):
-    shown = r"is '\.\.\.@exam-manager:8000': it contains a user name$"
-    with pytest.raises(ValueError, match=f"^{URL} {shown}"):
-        imported(URL, f"{user}@exam-manager:8000")
+def test_a_limit_that_cannot_work_stops_the_import_and_says_why(monkeypatch):
+    why = "it is not a number of seconds above 0 and up to 86400"
+    for setting in ("0", "-1", "nan", "inf", "86401", "1e10", "3 s", "3,5", '"3"', "None"):
+        assert refused(monkeypatch, TIMEOUT, setting) == f"{TIMEOUT} is {setting!a}: {why}"
