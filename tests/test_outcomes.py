@@ -2,7 +2,6 @@
 
 import json
 import time
-import typing
 
 import pytest
 import requests
@@ -11,17 +10,7 @@ import responses
 
 import calls
 import exam_requests
-from calls import (
-    ANSWERED,
-    CALLS,
-    GET_TASK,
-    LIMIT,
-    PAYLOAD_VALUE,
-    RECORDS,
-    SET_RESULT,
-    SET_TASK,
-    each,
-)
+from calls import ANSWERED, CALLS, GET_TASK, PAYLOAD_VALUE, RECORDS, SET_RESULT, SET_TASK, each
 
 
 def answered(call, status, body, raised=None, **arguments):
@@ -38,27 +27,21 @@ def answered(call, status, body, raised=None, **arguments):
 
 
 @each(CALLS)
-def test_a_refusal_has_the_status_and_the_detail_of_the_exam_manager(call):
-    for status in {*range(400, 500)} - {400, 422}:
-        assert answered(call, status, {"detail": "Not like this."}) == "Not like this."
+def test_a_refusal_keeps_its_status_and_detail_but_a_get_of_an_invalid_id_is_a_404(call):
+    for status in range(400, 500):
+        raised = 404 if call.method == "GET" and status in {400, 422} else status
+        assert answered(call, status, {"detail": "Not like this."}, raised) == "Not like this."
 
 
-@each(CALLS)
-def test_a_get_of_an_invalid_id_is_a_404(call):
-    for status in (400, 422):
-        raised = 404 if call.method == "GET" else status
-        assert answered(call, status, {"detail": "No such id."}, raised) == "No such id."
+WITHOUT_A_DETAIL = [
+    *("", "<html>Bad Request</html>", b"\xff", "[]", "null", '"detail"', "{}"),
+    *('{"detail": null}', '{"detail": ""}', '{"detail": {"a": 1}}'),
+    *('{"detail": [{"msg": "m"}]}', '{"detail": [{"msg": 5, "type": "x", "loc": []}]}'),
+]
 
 
 @each([GET_TASK, SET_RESULT])
-@pytest.mark.parametrize(
-    "body",
-    [
-        *("", "<html>Bad Request</html>", b"\xff", "[]", "null", '"detail"', "{}"),
-        *('{"detail": null}', '{"detail": ""}', '{"detail": {"a": 1}}'),
-        *('{"detail": [{"msg": "m"}]}', '{"detail": [{"msg": 5, "type": "x", "loc": []}]}'),
-    ],
-)
+@pytest.mark.parametrize("body", WITHOUT_A_DETAIL)
 def test_a_refusal_without_a_detail_keeps_its_status_and_says_so(call, body):
     for status in (400, 401):
         assert answered(call, status, body) == f"{ANSWERED} {status} without a detail"
@@ -72,11 +55,7 @@ def test_a_refusal_without_a_detail_keeps_its_status_and_says_so(call, body):
         ("value_error", f"Value error, {PAYLOAD_VALUE}", "Value error"),
         ("assertion_error", f"Assertion failed, {PAYLOAD_VALUE}", "Assertion failed"),
         ("uuid_parsing", "Input should be a valid UUID, found `n`", "Input should be a valid UUID"),
-        (
-            "union_tag_invalid",
-            "Input tag 'a,\n'b'' found using 'c', d",
-            "Input tag found using 'c', d",
-        ),
+        ("union_tag_invalid", "Input tag 'a,\n'b'' found in c, d", "Input tag found in c, d"),
     ],
 )
 def test_a_list_of_problems_becomes_field_and_message_without_values(kind, message, shown):
@@ -97,9 +76,8 @@ def test_an_undocumented_status_is_a_502_that_names_it(call):
 
 @each(CALLS)
 def test_a_500_says_if_the_id_is_malformed(call):
-    of_sequence = call == calls.GET_SEQUENCE
-    kind, valid = ("an ObjectId", "0aF" * 8) if of_sequence else ("a UUID", calls.NEVER)
-    for record_id, why in ((valid, ""), ("task-1", f"; the id is not {kind}")):
+    kind = "an ObjectId" if "sequence" in call.path else "a UUID"
+    for record_id, why in ((call.record_id.upper(), ""), ("task-1", f"; the id is not {kind}")):
         got = answered(call, 500, "Internal Server Error", 502, record_id=record_id)
         assert got == f"{ANSWERED} 500{why}"
 
@@ -122,7 +100,7 @@ def test_a_body_that_is_not_json_is_a_502_that_names_no_model(call):
 
 @each(RECORDS)
 def test_a_body_that_is_not_the_record_is_a_502_that_names_the_model_and_the_fields(call):
-    model = typing.get_type_hints(getattr(exam_requests, call.function))["return"]
+    model = getattr(exam_requests, call.function).__annotations__["return"]
     for body, problem in (("{}", "id: Field required"), ("[]", "Input should be a valid dict")):
         why = answered(call, call.status, body, 502)
         assert why.startswith(f"the answer is not a valid {model.__name__}: ")
@@ -139,12 +117,10 @@ def test_a_detail_is_one_line_of_a_readable_length():
     assert answered(SET_RESULT, 409, {"detail": "7" * 2**20}) == "7" * 500
 
 
-@pytest.mark.parametrize(
-    ("token", "shown"), [(calls.TOKEN, "..."), ("i" * 16, "..."), ("i" * 15, "i" * 15)]
-)
-def test_a_token_that_comes_back_is_removed_unless_it_is_too_short_to_be_a_secret(token, shown):
-    why = answered(GET_TASK, 401, {"detail": f"Invalid: {token}, {token}"}, token=token)
-    assert why == f"Invalid: {shown}, {shown}"
+def test_a_token_that_comes_back_is_removed_unless_it_is_too_short_to_be_a_secret():
+    for token, shown in ((calls.TOKEN, "..."), ("i" * 16, "..."), ("i" * 15, "i" * 15)):
+        why = answered(GET_TASK, 401, {"detail": f"Invalid: {token}, {token}"}, token=token)
+        assert why == f"Invalid: {shown}, {shown}"
 
 
 # What the log says.
@@ -189,7 +165,6 @@ def test_a_mock_that_does_not_match_says_so(mock):
     why = SET_RESULT.fails(503)
     assert why.startswith(f"{calls.UNCONNECTED}Connection refused by Responses - ")
     assert "/result/other URL does not match" in why
-    assert len(mock.calls) == 1
 
 
 def test_callers_can_mock_with_requests_mock():
@@ -200,13 +175,15 @@ def test_callers_can_mock_with_requests_mock():
         assert [request.method for request in mock.request_history] == [c.method for c in CALLS]
 
 
+UNSENT = f"the request could not be sent in {calls.LIMIT}"
 FAILURES = [
     (requests.ConnectionError(), 503, f"{calls.UNCONNECTED}ConnectionError"),
     (requests.ConnectionError("the cable is out"), 503, f"{calls.UNCONNECTED}the cable is out"),
     (requests.exceptions.SSLError("not trusted"), 503, f"{calls.UNCONNECTED}not trusted"),
-    (requests.ConnectTimeout(), 504, f"no connection to the exam manager in {LIMIT}"),
-    (requests.ReadTimeout(), 504, f"the exam manager sent nothing for {LIMIT}"),
-    (requests.Timeout(), 504, f"the request could not be sent in {LIMIT}"),
+    (requests.ConnectTimeout(), 504, f"no connection to the exam manager in {calls.LIMIT}"),
+    (requests.ReadTimeout(), 504, f"the exam manager sent nothing for {calls.LIMIT}"),
+    (requests.Timeout(), 504, UNSENT),
+    (requests.ConnectionError(TimeoutError()), 504, UNSENT),
 ]
 
 

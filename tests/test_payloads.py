@@ -13,7 +13,6 @@ from uuid import UUID
 import numpy as np
 import pytest
 import responses
-from fastapi.encoders import jsonable_encoder
 from pydantic import AfterValidator, BaseModel, Field, PlainSerializer, computed_field
 
 import calls
@@ -42,8 +41,7 @@ def with_meta(value):
     return SetResult(type="MRD", directory="/d", meta={"value": value})
 
 
-class Coil(Enum):
-    HEAD = "head"
+Coil = Enum("Coil", {"HEAD": "head"})
 
 
 @dataclass
@@ -54,42 +52,32 @@ class Voxel:
 
 # What JSON can hold.
 
-EXTREMES = [-0.0, 5e-324, 1.7976931348623157e308, -(2**63), "\N{GRINNING FACE}\u2028"]
-
 
 @pytest.mark.parametrize(
     ("value", "arrives"),
     [
+        (calls.META, calls.META),
+        ([-0.0, 5e-324, "\N{GRINNING FACE}"], [-0.0, 5e-324, "\N{GRINNING FACE}"]),
         ({1: "int", None: "None", False: 0}, {"1": "int", "None": "None", "false": 0}),
         ({UUID(TASK_ID): 1, Coil.HEAD: 2, Path("/a"): 3}, {TASK_ID: 1, "head": 2, "/a": 3}),
         ([Path("/a/b"), UUID(TASK_ID), Coil.HEAD], ["/a/b", TASK_ID, "head"]),
+        ({PurePosixPath("/a"): [PureWindowsPath("C:\\a")]}, {"/a": ["C:\\a"]}),
         ([{1}, frozenset({2}), (3, (4,))], [[1], [2], [3, [4]]]),
         ([b"UTF-8: \xc3\xa9", np.str_("a"), np.float64(0.5)], ["UTF-8: é", "a", 0.5]),
         ([date(2026, 2, 3), datetime(2026, 2, 3, 4, 5)], ["2026-02-03", "2026-02-03T04:05:00"]),
         ([Decimal("1.50"), timedelta(seconds=90)], ["1.50", "PT1M30S"]),
         (Voxel(0.5, Path("/a")), {"size": 0.5, "file": "/a"}),
         (SetResult(**calls.MRD), calls.MRD),
-        (calls.META, calls.META),
-        (EXTREMES, EXTREMES),
     ],
-    ids=range(11),
 )
-def test_meta_arrives_as_from_scanhubs_own_client(value, arrives):
-    payload = with_meta(value)
-    got = sent(SET_RESULT, payload)
-    assert got == json.loads(json.dumps(payload, default=jsonable_encoder))
-    assert json.dumps(got["meta"]["value"]) == json.dumps(arrives)
+def test_what_json_can_hold_arrives(value, arrives):
+    arrived = sent(SET_RESULT, with_meta(value))["meta"]["value"]
+    assert json.dumps(arrived) == json.dumps(arrives)
 
 
-def test_pure_paths_arrive_as_text():
-    paths = {PurePosixPath("/a"): [PureWindowsPath("C:\\a")]}
-    assert sent(SET_RESULT, with_meta(paths))["meta"]["value"] == {"/a": ["C:\\a"]}
-
-
-@pytest.mark.parametrize("numbers", [1, 300_000])
-def test_a_task_that_is_read_changed_and_written_back_loses_no_field(mock, numbers):
+def test_a_task_that_is_read_changed_and_written_back_loses_no_field(mock):
     held = everywhere(task(device_id=TASK_ID, datetime_updated="2026-02-03T04:05:07"))
-    held["results"][0]["meta"] = calls.META | {"echo": [0.5] * numbers}
+    held["results"][0]["meta"] = calls.META | {"echo": [0.5] * 300_000}
     mock.get(SET_TASK.url(), json=held)
     mock.put(SET_TASK.url(), json=held | {"progress": 42})
     changed = GET_TASK()
@@ -117,21 +105,19 @@ CIRCLE["itself"] = CIRCLE
     ("value", "place", "kind"),
     [
         (math.nan, "", "NaN or an infinity"),
-        (-math.inf, "", "NaN or an infinity"),
         (np.float32(1.5), "", "this numpy.float32"),
         (np.bool_(1), "", f"this numpy.{np.bool_.__name__}"),
         (np.zeros(2), "", "this numpy.ndarray"),
         (object(), "", "this object"),
         ("\ud800", "", "this str"),
         (b"\xff", "", "this bytes"),
-        (10**5000, "", "this int"),
+        ({"seed": 10**5000}, ".seed", "this int"),
         ({"a": 1, np.int64(1): 1}, "", "this numpy.int64 as a key"),
         ({"coils": [{"snr": 1}, {"snr": math.nan}]}, ".coils.1.snr", "NaN or an infinity"),
         (([1], (2, b"\xff")), ".1.1", "this bytes"),
         ({7: Voxel(math.inf, Path())}, ".7.size", "NaN or an infinity"),
         (CIRCLE, ".itself" * 18, "this dict"),
     ],
-    ids=lambda value: type(value).__name__,
 )
 def test_what_json_cannot_hold_is_a_422_that_names_its_place_and_type(value, place, kind):
     why = refused(SET_RESULT, with_meta(value))
@@ -195,18 +181,10 @@ def test_a_subclass_is_sent_as_it_writes_itself_and_checked_as_it_will_be_read()
     payload = Own(type=ResultType.MRD, directory="/d", files=["a.mrd"], checksum="c")
     fields = {"type": "MRD", "directory": "/d", "files": ["a.mrd"], "check-sum": "c", "size": 1}
     assert sent(SET_RESULT, payload) == fields
-    payload.directory = math.nan
-    assert refused(SET_RESULT, payload) == "directory: JSON cannot hold NaN or an infinity"
     payload.directory = 5
     assert refused(SET_RESULT, payload) == "directory: Input should be a valid string"
 
 
 def test_whether_the_fields_of_a_parent_class_are_enough_is_left_to_the_exam_manager(monkeypatch):
-    class BaseTask(BaseModel):
-        name: str
-
-    class Task(BaseTask):
-        progress: int
-
-    monkeypatch.setattr(exam_requests, "AcquisitionTaskOut", Task)
-    assert sent(SET_TASK, BaseTask(name="t")) == {"name": "t"}
+    monkeypatch.setattr(exam_requests, "SetResult", exam_requests.ResultOut)
+    assert sent(SET_RESULT, SetResult(**calls.MRD)) == calls.MRD

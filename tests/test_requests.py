@@ -51,7 +51,7 @@ def test_a_uuid_object_can_be_an_id(server):
 
 HOSTILE_IDS = [
     *("..\\x", "...", "%2e%2e", "%2F", "?a=b", "#a", "&task_id=x", "@host", ":80", ";", "+", "~"),
-    *(" ", "%", "é", "\u2028", "task", "a" * 128, "\N{FULLWIDTH FULL STOP}" * 2),
+    *(" ", "%", "é", "\u2028", "a" * 128, "\N{FULLWIDTH FULL STOP}" * 2),
 ]
 sendable = st.characters(exclude_categories=("Cc", "Cs"), exclude_characters="/")
 ids = st.text(sendable, min_size=1, max_size=128).filter(lambda text: text not in {".", ".."})
@@ -83,8 +83,7 @@ INVALID_IDS = {
 }
 INVALID_TOKENS = {
     "the access token is not a bearer token": [
-        *("", " ", "a b", "a\n", "a\r\nX: y", "\x00", "é", "\ud800", "=", "a=b", "Bearer a"),
-        *("a,b", "\N{SUPERSCRIPT ONE}"),
+        *("", "a b", "a\n", "a\r\nX: y", "\x00", "é", "\ud800", "=", "a=b", "Bearer a", "a,b", "¹"),
     ],
     "the access token is of type NoneType, not str": [None],
     "the access token is of type bytes, not str": [TOKEN.encode()],

@@ -36,7 +36,6 @@ def refused(monkeypatch, name, setting):
         (" \r\n", "http://exam-manager:8000"),
         ("http://exam_manager\r\n", "http://exam_manager"),
         ("https://exams.clinic.example/scanhub//", "https://exams.clinic.example/scanhub"),
-        ("https://exams.clinic.example:8443", "https://exams.clinic.example:8443"),
         ("http://exams.clinic.example./a%20b", "http://exams.clinic.example./a%20b"),
         ("http://h/api/v1/exam-manager", "http://h/api/v1/exam-manager"),
         ("HTTP://10.0.0.7:80", "HTTP://10.0.0.7:80"),
