@@ -11,6 +11,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from unittest.mock import Mock
@@ -82,16 +83,15 @@ def between(exam_manager, serve):
                     return upstream.makefile("rb").read()
 
             fault = faults.pop(0) if faults and request.startswith(method) else None
-            if fault == "is late":  # It carries this out just after the next request.
+            if fault == "is late":  # It carries this out shortly after the next request.
                 late.append(carry_out)
                 connection.recv(1)
             elif fault:
                 FAULTS.get(fault, fault)(connection, carry_out)
             else:
-                told = carry_out()
+                connection.sendall(carry_out())
                 while late:
-                    late.pop()()
-                connection.sendall(told)
+                    threading.Timer(0.1, late.pop()).start()
 
         serve(pass_on)
 
@@ -101,8 +101,10 @@ def between(exam_manager, serve):
 @pytest.mark.parametrize("method", [b"GET", b"POST", b"PUT"])
 @pytest.mark.parametrize("fault", [*FAULTS, "is late"])
 def test_an_upload_is_recorded_once_after_the_exam_manager(
-    between, short, exam_manager, data, caplog, method, fault
+    between, short, exam_manager, data, caplog, monkeypatch, method, fault
 ):
+    if fault == "is late":
+        monkeypatch.setattr(uploads, "LATE_SECONDS", 1)
     between(method, fault, fault)
     upload(exam_manager)
     assert recorded(data, exam_manager.task_id, exam_manager.token) == [DATA]
@@ -203,15 +205,20 @@ def test_a_file_that_cannot_be_recorded_stays_and_its_sender_is_told_why(
     assert raised.value.detail == f"stored, but not recorded: {why}"
 
 
-@pytest.mark.parametrize("error", [RuntimeError, SystemExit, KeyboardInterrupt])
+REFUSED = partial(HTTPException, 403, "refused")
+
+
+@pytest.mark.parametrize("error", [REFUSED, RuntimeError, SystemExit, KeyboardInterrupt])
 @pytest.mark.parametrize("call", ["get_task", "create_blank_result", "set_result"])
 def test_a_complete_file_stays_and_can_be_recorded_afterwards_whatever_is_raised(
     exam_manager, data, monkeypatch, caplog, error, call
 ):
-    with monkeypatch.context() as patch, pytest.raises(error):
-        patch.setattr(exam_requests, call, Mock(side_effect=error))
+    failing = Mock(side_effect=error())
+    with monkeypatch.context() as patch, pytest.raises(type(failing.side_effect)):
+        patch.setattr(exam_requests, call, failing)
         upload(exam_manager)
-    assert kept(exam_manager, data, caplog) == f"{error.__name__}()"
+    assert failing.call_count == 1
+    assert kept(exam_manager, data, caplog) in {"refused", repr(failing.side_effect)}
     (folder,) = (path.parent for path in data.rglob("raw.mrd"))
     look, create, record = re.findall("```python\n(.*?)```", PAGE, re.DOTALL)
     code = look.replace("/data/5d0c…_91ab…", folder.as_posix()).replace(
@@ -224,6 +231,16 @@ def test_a_complete_file_stays_and_can_be_recorded_afterwards_whatever_is_raised
     assert recorded(data, exam_manager.task_id, exam_manager.token) == [DATA]
     task = exam_requests.get_task(exam_manager.task_id, exam_manager.token)
     assert (task.status, task.progress) == ("FINISHED", 100)
+
+
+def test_a_folder_that_cannot_be_renamed_leaves_one_blank_result(
+    exam_manager, data, monkeypatch, caplog
+):
+    complete = Mock(side_effect=[data / "complete", OSError(28, "No space left on device")])
+    monkeypatch.setattr(uploads, "rename", complete)
+    with pytest.raises(OSError, match="No space left"):
+        upload(exam_manager)
+    assert (len(exam_manager.results), len(errors(caplog))) == (1, 1)
 
 
 def test_a_file_for_which_there_is_no_room_leaves_nothing(exam_manager, data, caplog):
