@@ -133,6 +133,26 @@ def test_two_uploads_for_a_task_do_not_take_the_same_result(between, exam_manage
     assert recorded(data, exam_manager.task_id, exam_manager.token) == [b"one", b"two"]
 
 
+def test_only_a_result_that_is_new_and_blank_and_not_taken_is_taken(between, exam_manager, data):
+    exam_requests.create_blank_result(exam_manager.task_id, exam_manager.token)
+
+    def sets_another(connection, carry_out):
+        carry_out()
+        [*exam_manager.results.values()][-1]["type"] = "NUMPY"
+        reset(connection)
+
+    def gives_another_away(connection, carry_out):
+        carry_out()
+        home = f"{exam_manager.tasks[exam_manager.task_id]['workflow_id']}/{exam_manager.task_id}"
+        (data / home / [*exam_manager.results][-1] / "folder").mkdir(parents=True)
+        reset(connection)
+
+    between(b"POST", sets_another, gives_another_away)
+    upload(exam_manager)
+    types = [held["type"] for held in exam_manager.results.values()]
+    assert types == ["NOT_SET", "NUMPY", "NOT_SET", "MRD"]
+
+
 RUN = """
 import sys, exam_manager
 with exam_manager.running(int(sys.argv[1]), keep=True) as manager:
