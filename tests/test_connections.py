@@ -33,6 +33,7 @@ from calls import (
     UNCONNECTED,
     each,
     fail_at_once,
+    needs_fork,
     task,
 )
 from sockets import Server, answer, close, reply, reset
