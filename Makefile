@@ -11,8 +11,8 @@ help: ## list these commands
 demo: .venv/demo ## run one acquisition with an exam manager of its own
 	@$(BIN)/python examples/acquisition.py
 
-serve: .venv/demo ## run an exam manager to develop with (PORT=8000 KEEP=1)
-	@$(BIN)/python examples/exam_manager.py $(if $(PORT),--port $(PORT)) $(if $(KEEP),--keep)
+serve: .venv/demo ## run an exam manager to develop with (PORT=8000 KEEP=1 TASKS=200)
+	@$(BIN)/python examples/exam_manager.py $(if $(PORT),--port $(PORT)) $(if $(KEEP),--keep) $(if $(TASKS),--tasks $(TASKS))
 
 test: .venv/test ## run the tests
 	@$(BIN)/pytest -n 2

@@ -78,12 +78,6 @@ def ask(device, text):
     return received
 
 
-def test_a_def_endpoint_returns_the_task(address, exam_manager):
-    response = read_task(address, exam_manager.task_id, exam_manager.token)
-    held = exam_requests.get_task(exam_manager.task_id, exam_manager.token)
-    assert (response.status_code, response.json()) == (200, held.model_dump(mode="json"))
-
-
 def test_the_file_of_a_form_becomes_a_result_whatever_its_name_is(address, exam_manager, data):
     response = post_result(address, exam_manager.task_id, exam_manager.token)
     (result,) = exam_requests.get_task(exam_manager.task_id, exam_manager.token).results
@@ -93,16 +87,13 @@ def test_the_file_of_a_form_becomes_a_result_whatever_its_name_is(address, exam_
 
 
 def test_an_error_reaches_the_http_client(address, exam_manager):
-    for call, task_id, status, detail in [
-        (read_task, NEVER, 404, "Task not found"),
-        (read_task, exam_manager.dag_task_id, 400, "it is not an acquisition task"),
-        (post_result, NEVER, 404, "stored, but not recorded: Error getting task: Task not found"),
+    for call, task_id, token, status, detail in [
+        (read_task, NEVER, exam_manager.token, 404, "Task not found"),
+        (read_task, exam_manager.task_id, exam_manager.expired_token, 401, "Invalid token."),
+        (post_result, NEVER, exam_manager.token, 404, "stored, but not recorded: Error getting"),
     ]:
-        response = call(address, task_id, exam_manager.token)
-        assert response.status_code == status
-        assert response.json()["detail"].endswith(detail)
-    response = read_task(address, exam_manager.task_id, exam_manager.expired_token)
-    assert (response.status_code, response.headers["WWW-Authenticate"]) == (401, "Bearer")
+        response = call(address, task_id, token)
+        assert (response.status_code, detail in response.json()["detail"]) == (status, True)
 
 
 def test_a_device_starts_its_task(device, exam_manager):
@@ -142,28 +133,22 @@ def test_an_error_is_one_feedback_message(device, exam_manager):
         assert told["detail"].endswith(detail)
 
 
-@pytest.mark.parametrize(
-    ("text", "detail"),
-    [
-        (b"\xff\x00", "Invalid JSON"),
-        ("[]", "Input should be an object"),
-        ('{"command": "stop"}', "Input tag 'stop' found"),
-        ('{"command": "start"}', "start: task_id: Field required"),
-        (
-            message("progress", TASK_ID, TOKEN, progress=101),
-            "progress: progress: Input should be less",
-        ),
-        (message("progress", "..", TOKEN), "progress: task_id: Input should be a valid UUID"),
-        (
-            message("upload", TASK_ID, TOKEN, data="YQ=?"),
-            "upload: data: Data should be valid base64",
-        ),
-    ],
-)
-def test_a_malformed_message_is_answered_with_its_error(device, text, detail):
+MALFORMED = {
+    b"\xff\x00": "Invalid JSON",
+    "[]": "Input should be an object",
+    '{"command": "stop"}': "Input tag 'stop' found",
+    '{"command": "start"}': "start: task_id: Field required",
+    message("progress", TASK_ID, TOKEN, progress=101): "progress: progress: Input should be less",
+    message("progress", "..", TOKEN): "progress: task_id: Input should be a valid UUID",
+    message("upload", TASK_ID, TOKEN, data="YQ=?"): "upload: data: Data should be valid base64",
+}
+
+
+@pytest.mark.parametrize("text", MALFORMED, ids=MALFORMED.values())
+def test_a_malformed_message_is_answered_with_its_error(device, text):
     told = ask(device, text)
     assert told == {"command": "feedback", "status": 422, "detail": told["detail"]}
-    assert told["detail"].startswith(detail)
+    assert told["detail"].startswith(MALFORMED[text])
     assert TOKEN not in told["detail"]
 
 
