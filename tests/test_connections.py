@@ -21,21 +21,9 @@ import trustme
 import urllib3
 import vcr
 
+import calls
 import exam_requests
-from calls import (
-    CALLS,
-    ENDED,
-    GET_TASK,
-    KEPT,
-    ONCE,
-    SET_TASK,
-    TOKEN,
-    UNCONNECTED,
-    each,
-    fail_at_once,
-    needs_fork,
-    task,
-)
+from calls import CALLS, GET_TASK, KEPT, ONCE, TOKEN, UNCONNECTED, each, needs_fork, task
 from sockets import Server, answer, close, reply, reset
 
 
@@ -90,7 +78,7 @@ def test_a_connection_that_ends_otherwise_counts_as_dropped(mock, call, drop):
     raised = requests.ConnectionError(urllib3.exceptions.ProtocolError("Aborted.", drop))
     mock.add(call.method, call.url(), body=raised)
     if call in ONCE:
-        assert call.fails(503) == ENDED + drop.strerror
+        assert call.fails(503) == calls.ENDED + drop.strerror
     else:
         mock.add(call.method, call.url(), json=call.answer)
         call()
@@ -155,7 +143,7 @@ def test_a_cookie_is_neither_kept_nor_sent(serve):
     server = serve(lambda connection, _: connection.sendall(cookie))
     for token in ("max", "eva", "max"):
         GET_TASK(token=token)
-        SET_TASK(token=token)
+        calls.SET_TASK(token=token)
     assert not any(b"cookie" in request.lower() for request in server.requests)
     assert not any(session.cookies for session in exam_requests._sessions.values())
 
@@ -320,7 +308,7 @@ def test_an_https_service_is_verified_with_requests_ca_bundle(secure):
 
 def test_a_certificate_that_is_not_trusted_is_a_503_and_nothing_is_sent(secure, monkeypatch):
     monkeypatch.delenv("REQUESTS_CA_BUNDLE")
-    for why in fail_at_once(503):
+    for why in calls.fail_at_once(503):
         assert why.startswith(f"{UNCONNECTED}[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify")
         assert why.endswith(" (REQUESTS_CA_BUNDLE is not set)")
     assert not secure.requests
