@@ -3,16 +3,13 @@
 
 """One acquisition, as a device manager runs it, and what can go wrong.
 
-It starts an exam manager of its own, or uses the one that the options name. Each call is
-shown with its outcome.
+It starts an exam manager of its own. Each call is shown with its outcome.
 """
 
-import argparse
 import logging
 import math
 import os
 import re
-import secrets
 import sys
 import textwrap
 import time
@@ -93,31 +90,22 @@ def acquire(task_id: str, token: str) -> str:
     return result_id
 
 
-def meet_errors(
-    given: Any, result_id: str, own: ExamManager | None, stop: Callable[[], None]
-) -> None:
-    """Make calls that are refused; some need this program's own exam manager."""
+def meet_errors(manager: ExamManager, result_id: str, stop: Callable[[], None]) -> None:
+    """Make calls that are refused, and one to an exam manager that has stopped."""
     import exam_requests as exam  # only after `main` has set the address
 
-    what, token = ("expired", own.expired_token) if own else ("unknown", secrets.token_hex(256))
-    refused(401, f"an {what} token", exam.get_task, given.task_id, token)
-    refused(404, "an unknown task", exam.get_task, str(uuid4()), given.token)
-    if given.dag_task_id:
-        refused(400, "a DAG task", exam.get_task, given.dag_task_id, given.token)
-    else:
-        console.print("Skipped without --dag-task-id: a DAG task")
-    exam_id = next(iter(own.exams)) if own else str(uuid4())
+    task_id, token = manager.task_id, manager.token
+    refused(401, "an expired token", exam.get_task, task_id, manager.expired_token)
+    refused(404, "an unknown task", exam.get_task, str(uuid4()), token)
+    refused(400, "a DAG task", exam.get_task, manager.dag_task_id, token)
+    exam_id = next(iter(manager.exams))
     path = f"../{exam_id}"
-    refused(404, f"the id {path}", exam.delete_blank_result, path, given.token)
-    if own:
-        check("the exam to which this path leads is still there", exam_id in own.exams)
+    refused(404, f"the id {path}", exam.delete_blank_result, path, token)
+    check("the exam to which this path leads is still there", exam_id in manager.exams)
     payload = exam.SetResult(type=ResultType.MRD, directory="/data", meta={"snr": math.nan})
-    refused(422, "NaN in the metadata", exam.set_result, result_id, payload, given.token)
-    if own:
-        stop()
-        refused(503, "the exam manager has stopped", exam.get_task, given.task_id, given.token)
-    else:
-        console.print("Skipped, as this one is not ours to stop: a stopped exam manager")
+    refused(422, "NaN in the metadata", exam.set_result, result_id, payload, token)
+    stop()
+    refused(503, "the exam manager has stopped", exam.get_task, task_id, token)
 
 
 def call(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -176,40 +164,17 @@ def heading(text: str) -> None:
     console.rule(Text(text, "bold"), align="left", style="dim")
 
 
-def parse() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description="Carry out one acquisition, and then make calls that are refused. Without "
-        "options, this starts an exam manager of its own.",
-        epilog="Afterwards the task is finished, and has one more result.",
-    )
-    parser.add_argument(
-        "--url", help="another exam manager (default, with other options: EXAM_MANAGER_URL)"
-    )
-    parser.add_argument("--token", help="access token of one of its users")
-    parser.add_argument("--task-id", help="acquisition task to carry out")
-    parser.add_argument("--dag-task-id", help="task that is not an acquisition task")
-    options = parser.parse_args()
-    if any(vars(options).values()):
-        options.url = options.url or os.environ.get("EXAM_MANAGER_URL")
-        if not (options.url and options.token and options.task_id):
-            parser.error("--url (or EXAM_MANAGER_URL), --token and --task-id go together")
-    return options
-
-
 def main() -> int:
     """Carry out an acquisition, and then make calls that are refused."""
-    options = parse()
     logging.getLogger("exam_requests").addHandler(logging.NullHandler())
     with ExitStack() as stack:
-        own = None if options.url else stack.enter_context(running())
-        given: Any = own or options
-        os.environ["EXAM_MANAGER_URL"] = given.url  # read when exam_requests is imported
+        manager = stack.enter_context(running())
+        os.environ["EXAM_MANAGER_URL"] = manager.url  # read when exam_requests is imported
         try:
-            heading(f"One acquisition, with the exam manager at {given.url}")
-            result_id = acquire(given.task_id, given.token)
+            heading(f"One acquisition, with the exam manager at {manager.url}")
+            result_id = acquire(manager.task_id, manager.token)
             heading("What can go wrong, as a handler sees it")
-            meet_errors(given, result_id, own, stack.close)
+            meet_errors(manager, result_id, stack.close)
         except HTTPException as error:
             remark(f"{error.status_code} {error.detail}", "yellow")
             check("no call of the acquisition is refused", False)
