@@ -44,12 +44,12 @@ def slow(connection, request):
 REPLIES = {
     "answers: see the status": lambda connection, _: connection.sendall(answer(502)),
     "a proxy drops the header": lambda connection, _: connection.sendall(NO_TOKEN),
-    "the port speaks https, or nothing is behind it": lambda connection, _: close(connection),
+    "the port speaks https, or is of another service": lambda connection, _: close(connection),
     "the login service or the line is stuck or slow": slow,
 }
 CERTIFICATES = {
     "trusted": "All looks well from here.",
-    "": "the authority that signed the certificate is not among the trusted",
+    "": "its authority is not among the trusted",
     "of another name": "the certificate is not for the name in EXAM_MANAGER_URL",
     "old": "a certificate was not renewed, or a clock is wrong",
 }
