@@ -37,13 +37,13 @@ CAUSES = {  # What a fault means, by its words; its first word is the heading.
     "^Connection.*(timed out|No route)": "a firewall stops the packets, or the host is off",
     "^Certificate trusted": "REQUESTS_CA_BUNDLE does not name certificates that can be read",
     "expired|not yet valid": "a certificate was not renewed, or a clock is wrong",
-    "self-signed|issuer": "its authority is not among the trusted, or a proxy shows a certificate of its own",
+    "self-signed|issuer": "its authority is not among the trusted, or a proxy shows its own",
     "mismatch": "the certificate is not for the name in EXAM_MANAGER_URL",
     "WRONG_VERSION": "the port does not speak https",
-    "HTTPS port|without.*(closed|reset)": "the port speaks https, or is of another service, or of none",
-    "(size|handshake).*timed out": "packets of full size get lost (MTU), or what answers is stuck",
+    "HTTPS port|without.*(closed|reset)": "it speaks https, or is another service's port, or none",
+    "(size|handshake).*timed out": "what answers is stuck, or packets of full size get lost (MTU)",
     "wrong token.*Not auth": "a proxy drops the header Authorization, or (Age) a cache answers",
-    "^Answer.*not as": "a proxy, a sign-in page or another service answers: see the status",
+    "^Answer.*not as": "what answers fails, or is a proxy, a sign-in page or another service",
     r"^Answer.*\(0": "what answers is no exam manager, or refuses the connection: see its words",
     "^Answer": "the exam manager, the login service or the line is stuck or slow: see the seconds",
 }
@@ -138,7 +138,7 @@ def steps() -> None:
                 raise ValueError("not as an exam manager answers")
     if date := answer.headers["Date"]:
         ahead = parsedate_to_datetime(date).timestamp() - time.time()
-        say(f"Clock: that of the exam manager is {ahead:+.0f} s ahead", abs(ahead) > 60)
+        say(f"Clock: that of the exam manager is {ahead:+.0f} s from ours", abs(ahead) > 60)
     faults.pop(0)
 
 

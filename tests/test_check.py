@@ -42,9 +42,9 @@ def slow(connection, request):
 
 
 REPLIES = {
-    "answers: see the status": lambda connection, _: connection.sendall(answer(502)),
+    "what answers fails, or is a proxy": lambda connection, _: connection.sendall(answer(502)),
     "a proxy drops the header": lambda connection, _: connection.sendall(NO_TOKEN),
-    "the port speaks https, or is of another service": lambda connection, _: close(connection),
+    "speaks https, or is another service": lambda connection, _: close(connection),
     "the login service or the line is stuck or slow": slow,
 }
 CERTIFICATES = {
