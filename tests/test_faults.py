@@ -105,36 +105,15 @@ def test_an_answer_has_a_limit_as_a_whole_that_grows_with_what_has_come(serve, f
     assert GET_TASK.fails(504) == "the answer took longer than 0.4 s"
 
 
-@pytest.fixture
-def full():
-    """Return the address of a host that swallows connection attempts."""
+def test_a_host_that_does_not_accept_the_connection_is_a_504(aim, short):
     with ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         for _ in range(4):
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
-            waiting.connect_ex(listener.getsockname())
-        yield listener.getsockname()
-
-
-def test_a_host_that_does_not_accept_the_connection_is_a_504(full, aim, short):
-    aim(f"http://127.0.0.1:{full[1]}")
-    assert fail_at_once(504) == {TOO_LATE}
-
-
-def test_the_second_address_of_a_name_is_reached_when_the_first_swallows_packets(
-    full, serve, aim, monkeypatch
-):
-    monkeypatch.setattr(exam_requests, "_STEP_SECONDS", 1.0)
-    server = serve(sends(answer(200, task())))
-    port = int(server.url.rpartition(":")[2])
-    addresses = [
-        (socket.AF_INET, socket.SOCK_STREAM, 0, "", address)
-        for address in (full, ("127.0.0.1", port))
-    ]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: addresses)
-    aim("http://exam-manager.example:8000")
-    assert GET_TASK().progress == 0
+            waiting.connect_ex(full.getsockname())
+        aim(f"http://127.0.0.1:{full.getsockname()[1]}")
+        assert fail_at_once(504) == {TOO_LATE}
 
 
 def test_a_server_that_is_silent_during_the_handshake_is_a_504(serve, aim, short):
