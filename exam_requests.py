@@ -146,7 +146,7 @@ def get_task(task_id: str, user_access_token: str) -> AcquisitionTaskOut:
     fastapi.HTTPException
         As all of these functions do; its statuses are in the table of the module.
     """
-    call = _Call("getting task", "GET", AcquisitionTaskOut, told=_WRONG_ID, other_type=400)
+    call = _Call("getting task", "GET", AcquisitionTaskOut, told_as=_NOT_FOUND, if_other_type=400)
     return _carry_out(call, f"{TASK_URI}/", task_id, user_access_token)
 
 
@@ -169,7 +169,7 @@ def set_task(
     AcquisitionTaskOut
         The task as the exam manager now holds it.
     """
-    call = _Call("updating task", "PUT", AcquisitionTaskOut, AcquisitionTaskOut, other_type=502)
+    call = _Call("updating task", "PUT", AcquisitionTaskOut, AcquisitionTaskOut, if_other_type=502)
     return _carry_out(call, f"{TASK_URI}/", task_id, user_access_token, payload)
 
 
@@ -187,7 +187,7 @@ def get_sequence(sequence_id: str, user_access_token: str) -> MRISequenceOut:
     MRISequenceOut
         The sequence; ``seq_file`` and ``xml_file`` hold the text of its files.
     """
-    call = _Call("getting sequence", "GET", MRISequenceOut, told=_WRONG_ID, id_kind=_OBJECT_ID)
+    call = _Call("getting sequence", "GET", MRISequenceOut, told_as=_NOT_FOUND, id_kind=_OBJECT_ID)
     return _carry_out(call, f"{SEQUENCE_URI}/", sequence_id, user_access_token)
 
 
@@ -248,12 +248,12 @@ def set_result(result_id: str, payload: SetResult, user_access_token: str) -> Re
 
 # From here on, what happens to one call, step by step.
 
-_REPEATABLE = {"GET", "PUT"}  # A DELETE that was carried out would end in a 404.
+_REPEATABLE = {"GET", "PUT"}  # A second POST creates a second result, a second DELETE is a 404.
 _DROPPED = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, ssl.SSLEOFError)
 _NOT_HTTP = (http.client.HTTPException, InvalidHeader)
-_BUNDLE = "CERTIFICATE_VERIFY_FAILED|CA certificate bundle|Permission denied|X509|PEM|ASN1"
+_CERTIFICATE = "CERTIFICATE_VERIFY_FAILED|CA certificate bundle|Permission denied|X509|PEM|ASN1"
 _OBJECT_ID = ("an ObjectId", 24)
-_WRONG_ID = {400: 404, 422: 404}  # A GET has no payload: what it is refused for is its id.
+_NOT_FOUND = {400: 404, 422: 404}  # A GET has no payload: what it is refused for is its id.
 _Model = TypeVar("_Model", bound=BaseModel)
 _NoContent = create_model("_NoContent")  # It has no fields, so that {} is one.
 
@@ -266,8 +266,8 @@ class _Call(NamedTuple, Generic[_Model]):
     returns: type[_Model]
     takes: type[BaseModel] | None = None  # The documented model of its payload.
     status: int = 200  # The documented status.
-    told: Mapping[int, int] = {}  # The statuses that the caller is told as another.
-    other_type: int | None = None  # The status if the answer is no acquisition task.
+    told_as: Mapping[int, int] = {}  # Statuses of the exam manager that the caller sees as others.
+    if_other_type: int | None = None  # The status if the answer is another type of task.
     id_kind: tuple[str, int] = ("a UUID", 32)  # Its name, and its hexadecimal digits.
 
 
@@ -286,7 +286,7 @@ def _carry_out(call: _Call[_Model], url: str, id_: str, token: str, payload: Any
         response, content = _send(call, request)
         outcome = response.status_code
         if outcome != call.status:
-            raise _undocumented(call, id_, response, content)
+            raise _unexpected(call, id_, response, content)
         return _read(call, content)
     except _CallError as failure:
         status, why = failure.args
@@ -333,11 +333,11 @@ def _body(payload: object, model: type[BaseModel]) -> bytes:
     fields: Any = None
     try:
         fields = payload.model_dump(by_alias=True, warnings=False)
-        text, read = _json(fields)  # Of the payload itself, it would write NaN as null.
+        text, read = _json(fields)  # `model_dump_json` would write NaN as null.
     except Exception as error:  # An object's own code may raise anything.
         why = _unwritable(fields) or f"the payload's model_dump raised {type(error).__name__}"
         raise _CallError(422, why)
-    if type(payload) not in model.__mro__[1:]:  # Whether a parent's fields are enough, it says.
+    if type(payload) not in model.__mro__[1:]:  # A parent class is for it to judge.
         _validated(model, read, 422)
     return text
 
@@ -474,16 +474,16 @@ def _unanswered(error: Exception, how: dict[str, Any]) -> _CallError:
         return _CallError(502, "a hook has already read the answer")
     if isinstance(cause, _NOT_HTTP) or not isinstance(cause, (OSError, HTTPError)):
         return _CallError(502, "the answer cannot be read as HTTP")
-    if type(error) is not requests.ConnectionError and re.search(_BUNDLE, reason):
+    if type(error) is not requests.ConnectionError and re.search(_CERTIFICATE, reason):
         bundle = "" if how["verify"] is True else how["verify"]
         # Somebody may have put a certificate or a key itself into the variable, in some encoding.
-        text = "-----" in bundle or len(bundle) >= 64 and not os.path.isabs(bundle)
-        shown = "not an absolute path" if text else ascii(bundle) if bundle else "not set"
+        pasted = "-----" in bundle or len(bundle) >= 64 and not os.path.isabs(bundle)
+        shown = "not an absolute path" if pasted else ascii(bundle) if bundle else "not set"
         reason = f"{reason.partition(', invalid path')[0]} (REQUESTS_CA_BUNDLE is {shown})"
     return _CallError(503, f"no connection to the exam manager: {reason}")
 
 
-def _undocumented(call: _Call[_Model], id_: str, response: Response, content: bytes) -> _CallError:
+def _unexpected(call: _Call[_Model], id_: str, response: Response, content: bytes) -> _CallError:
     """Say what was answered instead of the documented status."""
     status = response.status_code
     answered = f"the exam manager, or a proxy in front of it, answered {status}"
@@ -501,7 +501,7 @@ def _undocumented(call: _Call[_Model], id_: str, response: Response, content: by
         detail = from_json(content)["detail"]
         # The place of a problem begins with "body", "query" or "path".
         why = detail if isinstance(detail, str) else _reasons(detail, 1)
-    status = call.told.get(status, status) if why else status
+    status = call.told_as.get(status, status) if why else status
     return _CallError(status, why or f"{answered} without a detail")
 
 
@@ -511,9 +511,9 @@ def _read(call: _Call[_Model], content: bytes) -> _Model:
         fields = from_json(content)
     except ValueError:
         raise _CallError(502, "the answer is not JSON")
-    if call.other_type and isinstance(fields, dict):  # ScanHub's model takes any type.
+    if call.if_other_type and isinstance(fields, dict):  # ScanHub's model takes any type.
         if fields.get("task_type", "ACQUISITION") != "ACQUISITION":
-            raise _CallError(call.other_type, "it is not an acquisition task")
+            raise _CallError(call.if_other_type, "it is not an acquisition task")
     before = f"the answer is not a valid {call.returns.__name__}: "
     return _validated(call.returns, fields, 502, before)
 
