@@ -4,7 +4,6 @@ The stand-in of ScanHub's library is the bundled models; like it, it ignores unk
 """
 
 import asyncio
-import json
 import os
 import re
 import runpy
@@ -13,17 +12,17 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from unittest.mock import AsyncMock, patch
+from unittest.mock import ANY, AsyncMock, call, patch
 from uuid import UUID
 
 import pytest
-from fastapi import WebSocket, WebSocketDisconnect
 
 import exam_models
 import exam_requests
 from calls import NEVER
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
+FILES = ("raw.mrd", "device_parameter.json")
 
 # ScanHub's own settings of its static checks.
 RUFF = "ruff check --isolated --line-length 120 --target-version py310 --select E,W,F,S,I,N,D"
@@ -116,38 +115,29 @@ def test_a_scanhub_library_that_lacks_a_module_is_an_error(tmp_path, monkeypatch
         runpy.run_path(exam_requests.__file__)
 
 
-def test_the_upload_records_what_is_complete_and_tells_the_device_what_is_not(
-    scanhub, exam_manager
-):
+def test_the_upload_is_recorded_or_kept_or_refused_and_the_device_is_told(scanhub, exam_manager):
     from app.api.upload import upload
 
-    def send(task_id, *pieces, folder="lake"):
-        """Send an upload of 8 bytes, and hang up; return what the device is told."""
-        came = [{"type": "websocket.receive", "bytes": piece} for piece in pieces]
-        came = [{"type": "websocket.connect"}, *came, {"type": "websocket.disconnect", "code": 1}]
-        receive, told = AsyncMock(side_effect=came), AsyncMock()
-        websocket = WebSocket({"type": "websocket"}, receive, told)
-        asyncio.run(websocket.accept())
-        asyncio.run(upload(websocket, UUID(task_id), 8, scanhub / folder, exam_manager.token))
-        assert receive.await_count == 1 + len(pieces)
-        return [json.loads(call.args[0]["text"])["message"] for call in told.mock_calls[1:]]
+    task_id, lake, token = exam_manager.task_id, scanhub / "lake", exam_manager.token
+    unrecorded = "stored, but not recorded: Error getting task: Task not found"
+    for task, size, folder, told in (
+        (task_id, 8, lake, None),
+        (NEVER, 8, lake, unrecorded),
+        (task_id, 7, lake, "wrong size"),
+        (task_id, 8, scanhub / "app/__init__.py", ANY),  # It is no folder.
+    ):
+        device = AsyncMock()
+        device.receive_bytes.side_effect = [b"what ", b"was"]
+        asyncio.run(upload(device, UUID(task), size, folder, token))
+        assert device.receive_bytes.await_count == 2  # What is left unread would be a message.
+        messages = [call({"command": "feedback", "message": told})] if told else []
+        assert device.send_json.await_args_list == messages
 
-    task_id = exam_manager.task_id
-    assert send(task_id, b"what ", b"was") == []
-    (result,) = exam_requests.get_task(task_id, exam_manager.token).results
-    assert result.files == ["raw.mrd", "device_parameter.json"]
-
-    why = "stored, but not recorded: Error getting task: Task not found"
-    assert send(NEVER, b"what ", b"was") == [why]
-    assert send(task_id, b"what ", b"was it") == ["wrong size"]
-    assert len(send(task_id, b"what ", b"was", folder="app/__init__.py")) == 1  # It is no folder.
-    with pytest.raises(WebSocketDisconnect):
-        send(task_id, b"what ")
-
-    (kept,) = scanhub.glob(f"lake/{NEVER}_*")
-    files = {folder / name for folder in (Path(result.directory), kept) for name in result.files}
-    assert files == {path for path in scanhub.glob("lake/**/*") if path.is_file()}
-    assert {path.read_text() for path in files} == {"what was", "{}"}
+    (result,) = exam_requests.get_task(task_id, token).results
+    (kept,) = lake.glob(f"{NEVER}_*")
+    paths = {folder / name for folder in (Path(result.directory), kept) for name in FILES}
+    assert (result.files, paths) == ([*FILES], {p for p in lake.rglob("*") if p.is_file()})
+    assert (kept / "raw.mrd").read_bytes() == b"what was"
 
 
 def test_a_type_checker_sees_the_installed_module_and_finds_an_editable_one(tmp_path):

@@ -3,8 +3,7 @@
 import pytest
 
 import exam_models
-import exam_requests
-from calls import CALLS, MRD, result, sequence, task
+from calls import MRD, result, sequence, task
 
 # The fields that an answer may lack, as those of August 2025 lack two of a task's.
 ABSENT = dict.fromkeys(
@@ -72,8 +71,3 @@ def test_what_is_shown_of_a_sequence_leaves_out_its_files():
     assert "seq_file_extension='.seq'" in shown
     assert "Pulseq" not in shown
     assert "<xml>" not in shown
-
-
-def test_the_module_exports_the_documented_names_and_the_models():
-    uris = ["TASK_URI", "RESULT_URI", "SEQUENCE_URI"]
-    assert sorted(exam_requests.__all__) == sorted([*uris, *(c.function for c in CALLS), *RECORDS])

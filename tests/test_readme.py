@@ -15,9 +15,9 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-@pytest.fixture
-def written(tmp_path, monkeypatch):
-    """Save the two files that the README shows; return them as modules."""
+def test_the_handler_works_and_its_unit_tests_notice_if_it_sends_nothing(
+    tmp_path, exam_manager, monkeypatch
+):
     code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     for name, text in zip(["app.py", "test_app.py"], code, strict=True):
         (tmp_path / name).write_text(text)
@@ -25,18 +25,8 @@ def written(tmp_path, monkeypatch):
     with patch.dict(sys.modules):
         import app
         import test_app
-
-        yield app, test_app
-
-
-def test_the_handler_reports_the_progress(written, exam_manager):
-    app, _ = written
     task_id, token = exam_manager.task_id, exam_manager.token
     assert app.report_progress(task_id, 42, token) == exam_manager.tasks[task_id]["progress"] == 42
-
-
-def test_the_unit_tests_pass_and_notice_a_handler_that_sends_nothing(written, monkeypatch):
-    app, test_app = written
     for name, test in vars(test_app).items():
         if name.startswith("test_"):
             test()
@@ -45,16 +35,17 @@ def test_the_unit_tests_pass_and_notice_a_handler_that_sends_nothing(written, mo
         test_app.test_progress_is_reported()
 
 
-def test_the_table_of_functions_matches_the_module():
+def test_the_table_of_functions_is_what_the_module_exports():
     row = r"^\| `(\w+)(\(.*\))` \| `(\w+)` `(\w+_URI)(.*)` \| `(\w+)` \|$"
     rows = re.findall(row, README, re.M)
-    assert [row[0] for row in rows] == [call.function for call in CALLS]
     for (name, arguments, method, uri, rest, returns), call in zip(rows, CALLS, strict=True):
-        signature = inspect.signature(getattr(exam_requests, name))
+        signature = inspect.signature(getattr(exam_requests, call.function))
         assert arguments == f"({', '.join(signature.parameters)})"
         assert returns == getattr(signature.return_annotation, "__name__", "None")
-        path = getattr(exam_requests, uri) + rest.partition("{")[0]
-        assert (method, path) == (call.method, call.url(""))
+        url = getattr(exam_requests, uri) + rest.partition("{")[0]
+        assert (name, method, url) == (call.function, call.method, call.url(""))
+    names, _, _, uris, _, models = map(set, zip(*rows, strict=True))
+    assert {*exam_requests.__all__, "None"} == {*names, *uris, *models, "SetResult"}
 
 
 def test_the_table_of_outcomes_matches_the_module():
