@@ -3,8 +3,8 @@
 
 """Uploads: the file first, then the result. A complete measurement is never deleted.
 
-What is not recorded yet stands in ``DATA_DIRECTORY/TASK_UNIQUE``, what is still arriving has
-``.part`` after that, and what is recorded stands in ``DATA_DIRECTORY/WORKFLOW/TASK/RESULT``.
+What is recorded stands in ``DATA_DIRECTORY/WORKFLOW/TASK/RESULT``, what is not recorded yet in
+``DATA_DIRECTORY/TASK_UNIQUE``, and what is still arriving has ``.part`` after that.
 """
 
 import logging
@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from uuid import UUID, uuid4
@@ -24,10 +24,7 @@ from exam_models import ResultType
 
 DATA_DIRECTORY = Path(os.environ.get("DATA_DIRECTORY", "data")).absolute()
 REPEAT_SECONDS = 20.0  # A restart of the exam manager or of its database takes less.
-FIRST_PAUSE = 0.5
-LATE_SECONDS = 5.0  # The exam manager may wait this long for the login service.
 PASSING = {401, 502, 503, 504}  # 401 is also its answer while its database is down.
-
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
@@ -78,57 +75,46 @@ def claim(folder: Path, task_id: str, token: str) -> Path:
     task = repeat(exam.get_task, task_id, token)
     home = folder.parent / str(task.workflow_id) / task_id  # ScanHub's viewer looks there.
     home.mkdir(parents=True, exist_ok=True)
-    before = {result.id for result in task.results}
-    tries = 3
-    while True:
-        tries -= 1
+    old = {result.id for result in task.results}
+    for _ in range(2):
         try:
             result = exam.create_blank_result(task_id, token)
             return rename(folder, home / str(result.id))
         except HTTPException as error:
-            if not tries or error.status_code not in PASSING:
+            if error.status_code not in PASSING:
                 raise
         except OSError:
-            if not tries or not (home / str(result.id)).exists():
+            if not (home / str(result.id)).exists():
                 raise  # Else another upload, whose answer was lost, has taken it.
-        # The result may be there all the same, or be created late. A second one would stay
-        # blank, and ScanHub takes the latest result, also if it is blank: look twice.
-        for pause in (LATE_SECONDS, 0):
+        # It may be created all the same, and ScanHub takes the latest result, also a blank one.
+        for pause in (5, 0):  # The exam manager may wait 5 s for the login service.
             for result in repeat(exam.get_task, task_id, token).results:
-                blank = result.type == ResultType.NOT_SET and not result.files
-                if blank and result.id not in before:
+                if result.id not in old and result.type == ResultType.NOT_SET and not result.files:
                     with suppress(OSError):  # Another upload may have taken it.
                         return rename(folder, home / str(result.id))
             time.sleep(pause)
+    return rename(folder, home / str(exam.create_blank_result(task_id, token).id))
 
 
 def rename(folder: Path, target: Path) -> Path:
     """Rename a folder, unless another of this name holds a file, and flush that to the disk."""
-    flush(folder)
     folder.rename(target)
-    for parent in target.parents[:3]:
-        flush(parent)
+    for path in (target, *target.parents[:3]):
+        with suppress(OSError), ExitStack() as stack:  # Windows cannot flush a folder.
+            descriptor = os.open(path, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            os.fsync(descriptor)
     return target
 
 
-def flush(folder: Path) -> None:
-    """Write the names in a folder to the disk, where the system can do that."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def repeat(call: Callable[..., T], *arguments: Any) -> T:
-    """Make a call, and again while what is wrong may pass, with growing pauses."""
-    end, pause = time.monotonic() + REPEAT_SECONDS, FIRST_PAUSE
-    while True:
+    """Make a call, and again each second while what is wrong may pass."""
+    end = time.monotonic() + REPEAT_SECONDS
+    while time.monotonic() < end:
         try:
             return call(*arguments)
         except HTTPException as error:
-            if error.status_code not in PASSING or time.monotonic() > end:
+            if error.status_code not in PASSING or "the access token is" in error.detail:
                 raise
-        time.sleep(pause)
-        pause = min(2 * pause, 8 * FIRST_PAUSE)
+        time.sleep(1)
+    return call(*arguments)

@@ -30,11 +30,14 @@ PATH = os.pathsep.join(sys.path)
 DATA = b"what was measured\x00\xff" * 2**12
 
 
+def nap(seconds):
+    time.sleep(seconds / 20)
+
+
 @pytest.fixture(autouse=True)
 def data(tmp_path, monkeypatch):
     monkeypatch.setattr(uploads, "DATA_DIRECTORY", tmp_path / "data")
-    monkeypatch.setattr(uploads, "FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(uploads, "LATE_SECONDS", 0.2)
+    monkeypatch.setattr(uploads, "time", Mock(monotonic=time.monotonic, sleep=nap))
     return tmp_path / "data"
 
 
@@ -104,7 +107,7 @@ def test_an_upload_is_recorded_once_after_the_exam_manager(
     between, short, exam_manager, data, caplog, monkeypatch, method, fault
 ):
     if fault == "is late":
-        monkeypatch.setattr(uploads, "LATE_SECONDS", 1)
+        monkeypatch.setattr(uploads.time, "sleep", lambda seconds: time.sleep(seconds / 5))
     between(method, fault, fault)
     upload(exam_manager)
     assert recorded(data, exam_manager.task_id, exam_manager.token) == [DATA]
