@@ -52,7 +52,7 @@ def test_a_refusal_without_a_detail_keeps_its_status_and_says_so(call, body):
     [
         ("int_parsing", "Not an integer, unable to parse", "Not an integer, unable to parse"),
         ("enum", "Not 'MRD', 'NUMPY' or 'NOT_SET'", "Not 'MRD', 'NUMPY' or 'NOT_SET'"),
-        ("value_error", f"Value error, {PAYLOAD_VALUE}", "Value error"),
+        ("value_error", f"Value error, no, {PAYLOAD_VALUE}", "Value error"),
         ("assertion_error", f"Assertion failed, {PAYLOAD_VALUE}", "Assertion failed"),
         ("uuid_parsing", "Input should be a valid UUID, found `n`", "Input should be a valid UUID"),
         ("union_tag_invalid", "Input tag 'a,\n'b'' found in c, d", "Input tag found in c, d"),
