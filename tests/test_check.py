@@ -15,96 +15,91 @@ import trustme
 from sockets import Server, answer, close
 
 ROOT = Path(__file__).parents[1]
+CHECK = (ROOT / "examples/check.py").read_text()
+HEADINGS = re.findall("^### (.*)$", (ROOT / "docs/operator.md").read_text("utf-8"), re.M)
+WELL = "\nAll looks well from here.\n"
 CA = trustme.CA()
-NO_TOKEN = answer(401, {"detail": "Not authenticated"})
-WRONG_TOKEN = answer(401, {"detail": "Invalid token."})
 
 
-def check(url, status, **environment):
-    environment = os.environ | {"EXAM_MANAGER_URL": url} | environment
-    with open(ROOT / "examples/check.py") as script:
-        options = dict(stdin=script, env=environment, capture_output=True, text=True, timeout=60)
-        done = run([sys.executable, "-ISWerror", "-"], **options)
-    assert (done.returncode, done.stderr) == (status, "")
-    if status:  # The page has the heading that the last line names.
-        heading = re.search(r'\nLikeliest cause: .* See "(\w+)" in .*\n\Z', done.stdout)[1]
-        assert f"\n### {heading}\n" in (ROOT / "docs/operator.md").read_text("utf-8")
+def check(url, **settings):
+    """Run the check; its last line says that all is well, or names a heading of the page."""
+    options = dict(input=CHECK, capture_output=True, text=True, timeout=60)
+    environment = os.environ | {"EXAM_MANAGER_URL": url} | settings
+    done = run([sys.executable, "-ISWerror", "-"], env=environment, **options)
+    cause = re.search(r'\nLikeliest cause: .* See "(\w+)" in docs/operator.md\.\n\Z', done.stdout)
+    assert cause[1] in HEADINGS if cause else done.stdout.endswith(WELL)
+    assert (done.returncode, done.stderr) == (1 if cause else 0, "")
     return done.stdout
 
 
-def exam_manager(connection, request):
-    connection.sendall(WRONG_TOKEN if b"Bearer x" in request else NO_TOKEN)
+def exam_manager(connection, request, seconds=0):
+    time.sleep(seconds if b"PUT" in request else 0)
+    why = "Invalid token." if b"Bearer x" in request else "Not authenticated"
+    connection.sendall(answer(401, {"detail": why}))
 
 
-def slow(connection, request):
-    time.sleep(1.1 * (b"Authorization" in request))
-    exam_manager(connection, request)
-
-
-REPLIES = {
-    "what answers fails, or is a proxy": lambda connection, _: connection.sendall(answer(502)),
-    "a proxy drops the header": lambda connection, _: connection.sendall(NO_TOKEN),
-    "speaks https, or is another service": lambda connection, _: close(connection),
-    "the login service or the line is stuck or slow": slow,
-}
-CERTIFICATES = {
-    "trusted": "All looks well from here.",
-    "": "its authority is not among the trusted",
-    "of another name": "the certificate is not for the name in EXAM_MANAGER_URL",
-    "old": "a certificate was not renewed, or a clock is wrong",
-}
-
-
-def test_all_is_well(running_exam_manager):
-    assert check(running_exam_manager.url, 0).endswith("\nAll looks well from here.\n")
-
-
-def test_what_is_sent_concerns_no_record_and_no_user():
+def test_all_is_well_and_what_is_sent_concerns_no_record_and_no_user():
     with Server(exam_manager) as server:
-        check(server.url + "/prefix", 0)
+        assert check(server.url + "/prefix").endswith(WELL)
     assert len(server.requests) == 4
     for request in server.requests:
         assert re.match(rb"(GET|PUT) /prefix/api/v1/exam/task/[0-]+/? ", request)
         assert b"Authorization" not in request or b"Bearer xxxxxxxx" in request
 
 
+REPLIES = {
+    "what answers fails, or is a proxy": lambda connection, _: connection.sendall(answer(502)),
+    "a proxy drops the header": lambda connection, _: exam_manager(connection, b""),
+    "it speaks https, or is another service": lambda connection, _: close(connection),
+    "the line is stuck or slow": lambda *request: exam_manager(*request, seconds=1.1),
+}
+
+
 @pytest.mark.parametrize("cause", REPLIES)
 def test_another_answer_has_its_cause(cause):
     with Server(REPLIES[cause]) as server:
-        assert cause in check(server.url, 1)
+        assert cause in check(server.url)
 
 
 def test_what_prevents_a_connection_is_told():
-    assert "refused" in check("http://127.0.0.1:1", 1)
-    assert "the name is not known here" in check("http://nowhere.invalid", 1)
-    assert "with these settings" in check("http://h", 1, EXAM_MANAGER_TIMEOUT="3s")
-    assert r"\ufeffEXAM_MANAGER_URL' is not read" in check("", 1, **{"\ufeffEXAM_MANAGER_URL": "h"})
+    assert "refused" in check("http://127.0.0.1:1")
+    assert "the name is not known here" in check("http://nowhere.invalid")
+    assert "with these settings" in check("http://h", EXAM_MANAGER_TIMEOUT="3s")
+    assert r"\ufeffEXAM_MANAGER_URL' is not read" in check("", **{"\ufeffEXAM_MANAGER_URL": "h"})
 
 
-@pytest.mark.parametrize("bundle", CERTIFICATES)
-def test_a_certificate_is_shown_and_judged(tmp_path, bundle):
-    CA.cert_pem.write_to_path(tmp_path / (bundle or "unused"))
-    end = datetime(2020 if bundle == "old" else 2099, 1, 1)
-    name = "h.example" if "name" in bundle else "127.0.0.1"
+CERTIFICATES = {
+    WELL: ("127.0.0.1", 2099, True),
+    "its authority is not among the trusted": ("127.0.0.1", 2099, False),
+    "a certificate was not renewed, or a clock is wrong": ("127.0.0.1", 2020, True),
+    "the certificate is not for the name in EXAM_MANAGER_URL": ("h.example", 2099, True),
+}
+
+
+@pytest.mark.parametrize("verdict", CERTIFICATES)
+def test_a_certificate_is_shown_and_judged(tmp_path, verdict):
+    name, year, trusted = CERTIFICATES[verdict]
+    CA.cert_pem.write_to_path(tmp_path / "bundle")
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    CA.issue_cert(name, not_before=datetime(2019, 1, 1), not_after=end).configure_cert(tls)
+    CA.issue_cert(name, not_after=datetime(year, 1, 1)).configure_cert(tls)
     with Server(exam_manager, lambda plain: tls.wrap_socket(plain, server_side=True)) as server:
-        settings = {"REQUESTS_CA_BUNDLE": bundle and str(tmp_path / bundle)}
-        told = check(f"https{server.url[4:]}", int(bundle != "trusted"), **settings)
-    assert CERTIFICATES[bundle] in told.splitlines()[-1]
+        bundle = str(tmp_path / "bundle") if trusted else ""
+        told = check(server.url.replace("http", "https"), REQUESTS_CA_BUNDLE=bundle)
+    assert verdict in told
     assert re.search(f"   Certificate shown: .*trustme.* notAfter .*{name}", told)
 
 
 def test_no_secret_is_printed():
     key = CA.private_key_pem.bytes().decode()
-    told = check("https://ada:secret@127.0.0.1:1", 1, REQUESTS_CA_BUNDLE=key)
+    told = check("https://ada:secret@127.0.0.1:1", REQUESTS_CA_BUNDLE=key)
     assert not any(secret in told for secret in ["secret", *key.splitlines()])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows open files")
-def test_a_process_that_has_used_its_open_files_is_named(running_exam_manager):
+def test_a_process_that_has_used_its_open_files_is_all_that_is_wrong_here(running_exam_manager):
     leak = "from resource import *; setrlimit(RLIMIT_NOFILE, (3, 3)); print(flush=True); input()"
     with Popen([sys.executable, "-c", leak], stdin=PIPE, stdout=PIPE) as process:
         process.stdout.readline()
-        assert f"process {process.pid} has opened 3 of 3" in check(running_exam_manager.url, 1)
+        wrong = re.findall("^!! (.*)", check(running_exam_manager.url), re.M)
+        assert wrong == [f"Files: process {process.pid} has opened 3 of 3"]
         process.communicate(b"\n")

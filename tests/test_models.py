@@ -10,12 +10,8 @@ ABSENT = dict.fromkeys(
     "workflow_id device_id sequence_id acquisition_parameter datetime_updated acquisition_limits "
     "updated_at seq_file_extension xml_file xml_file_extension meta".split()
 ) | {"position": 0, "calibration": [], "tags": [], "files": []}
-RECORDS = {
-    "AcquisitionTaskOut": task(),
-    "MRISequenceOut": sequence(),
-    "ResultOut": result(),
-    "SetResult": MRD,
-}
+RECORDS = {"AcquisitionTaskOut": task(), "MRISequenceOut": sequence()}
+RECORDS |= {"ResultOut": result(), "SetResult": MRD}
 
 
 @pytest.mark.parametrize("name", RECORDS)
@@ -24,13 +20,9 @@ def test_the_fields_are_those_of_february_2026_and_some_may_be_absent(name):
     needed = {field: value for field, value in record.items() if field not in ABSENT}
     schema = model.model_json_schema()
     assert (set(schema["properties"]), set(schema["required"])) == (set(record), set(needed))
-    read = model.model_validate(needed).model_dump(mode="json", by_alias=True)
+    by_name = {field.removeprefix("_"): value for field, value in needed.items()}  # id for _id
+    read = model(**by_name).model_dump(mode="json", by_alias=True)
     assert read == {field: ABSENT.get(field, value) for field, value in record.items()}
-
-
-def test_a_sequence_takes_its_id_by_either_name():
-    by_name = {name.removeprefix("_"): value for name, value in sequence().items()}
-    assert exam_models.MRISequenceOut(**by_name) == exam_models.MRISequenceOut(**sequence())
 
 
 ENUMERATIONS = {
@@ -44,30 +36,25 @@ ENUMERATIONS = {
 
 def test_the_names_and_the_values_of_the_enumerations_are_scanhubs():
     for name, members in ENUMERATIONS.items():
-        pairs = [member.partition("=") for member in members.split()]
-        held = {member.name: member.value for member in getattr(exam_models, name)}
-        assert held == {name: value or name for name, _, value in pairs}
+        held = getattr(exam_models, name)
+        told = [m.name if m.name == m.value else f"{m.name}={m.value}" for m in held]
+        assert told == members.split()
 
 
-def test_a_misspelt_attribute_cannot_be_assigned_but_a_field_of_the_answer_can():
-    read = exam_models.AcquisitionTaskOut.model_validate(task(later=1))
-    with pytest.raises(ValueError, match='"AcquisitionTaskOut" object has no field "progres"'):
-        read.progres = 42
-    read.later, read.progress = 2, 42
-    assert read == exam_models.AcquisitionTaskOut.model_validate(task(later=2, progress=42))
+class Files(exam_models.SetResult):
+    last = property(fset=lambda self, name: self.files.append(name))
 
 
-def test_a_property_of_a_subclass_can_be_assigned():
-    class Files(exam_models.SetResult):
-        last = property(fset=lambda self, name: self.files.append(name))
-
-    payload = Files(**MRD)
-    payload.last = "b.mrd"
-    assert payload.model_dump(mode="json") == MRD | {"files": ["a.mrd", "b.mrd"]}
+def test_only_a_field_of_the_model_or_of_the_answer_or_a_property_can_be_assigned():
+    payload = Files(**MRD, later=1)
+    with pytest.raises(ValueError, match='"Files" object has no field "directry"'):
+        payload.directry = "/data/2"
+    payload.directory, payload.later, payload.last = "/data/2", 2, "b.mrd"
+    changed = {"directory": "/data/2", "later": 2, "files": ["a.mrd", "b.mrd"]}
+    assert payload.model_dump(mode="json") == MRD | changed
 
 
 def test_what_is_shown_of_a_sequence_leaves_out_its_files():
-    shown = repr(exam_models.MRISequenceOut(**sequence(seq_file="Pulseq", xml_file="<xml>")))
+    shown = repr(exam_models.MRISequenceOut(**sequence(seq_file="no, ", xml_file="no, ")))
     assert "seq_file_extension='.seq'" in shown
-    assert "Pulseq" not in shown
-    assert "<xml>" not in shown
+    assert "no, " not in shown

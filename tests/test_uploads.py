@@ -1,6 +1,9 @@
-"""Uploads: until the file is complete, nothing of it stays; from then on, nothing is deleted."""
+"""The handlers of the examples, over HTTP and a WebSocket, and what becomes of their uploads."""
 
+import base64
+import gc
 import getpass
+import json
 import os
 import re
 import signal
@@ -18,47 +21,200 @@ from unittest.mock import Mock
 from uuid import UUID
 
 import pytest
+import requests
 from fastapi import HTTPException
+from websockets.sync.client import connect
 
 import exam_requests
+import handlers
 import uploads
+from calls import NEVER, TASK_ID, TOKEN
+from exam_manager import ExamManager, serving
 from sockets import answer, reset
 
-PAGES = Path(__file__).parents[1] / "docs"
-PAGE = (PAGES / "operator.md").read_text("utf-8").partition("## Record a measurement")[2]
-PATH = os.pathsep.join(sys.path)
-DATA = b"what was measured\x00\xff" * 2**12
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs/operator.md").read_text("utf-8").partition("## Record a measurement")[2]
+DATA = b"what was measured\x00\xff" * 2**16  # More than is kept in memory.
+BASE64 = base64.b64encode(DATA).decode()
+LATE = []
+running = partial(serving, handlers.app, ws="websockets-sansio")
 
 
-def nap(seconds):
+@pytest.fixture(scope="module")
+def address():
+    with running() as address:
+        yield address
+
+
+@pytest.fixture
+def device(address):
+    with connect(f"{address.replace('http', 'ws')}/device") as device:
+        yield device
+
+
+def sleep(seconds):
+    """Wait for a shorter time; after five seconds, the exam manager carries out what is late."""
     time.sleep(seconds / 20)
+    while LATE and seconds >= 5:
+        LATE.pop()()
 
 
 @pytest.fixture(autouse=True)
 def data(tmp_path, monkeypatch):
     monkeypatch.setattr(uploads, "DATA_DIRECTORY", tmp_path / "data")
-    monkeypatch.setattr(uploads, "time", Mock(monotonic=time.monotonic, sleep=nap))
+    monkeypatch.setattr(uploads, "time", Mock(monotonic=time.monotonic, sleep=sleep))
+    LATE.clear()
     return tmp_path / "data"
 
 
-def upload(exam_manager, content=DATA):
-    return uploads.store(UUID(exam_manager.task_id), BytesIO(content), exam_manager.token)
+def http(method, url, token, headers=None, **form):
+    headers = {"Authorization": f"Bearer {token}", **(headers or {})}
+    return requests.request(method, url, headers=headers, timeout=10, **form)
 
 
-def recorded(data, task_id, token):
-    """Return the files of a task's results; the data directory holds nothing else."""
-    task = exam_requests.get_task(task_id, token)
-    home = data / str(task.workflow_id) / task_id
+def message(command, task_id, token, **fields):
+    common = {"command": command, "task_id": task_id, "user_access_token": token}
+    return json.dumps(common | fields)
+
+
+def ask(device, text):
+    """Send a message and receive the answer to it, and see that the connection stays open."""
+    device.send(text)
+    received = json.loads(device.recv(timeout=10))
+    device.send('{"command": "next"}')
+    assert "Input tag 'next'" in device.recv(timeout=10)
+    return received
+
+
+def upload(manager):
+    return uploads.store(UUID(manager.task_id), BytesIO(DATA), manager.token)
+
+
+def recorded(data, manager):
+    """Return the results of the task; all files are in their places, and no other is there."""
+    task = exam_requests.get_task(manager.task_id, manager.token)
+    home = data / str(task.workflow_id) / manager.task_id
     for result in task.results:
         told = (result.type, result.directory, result.files)
         assert told == ("MRD", str(home / str(result.id)), ["raw.mrd"])
     paths = {home / str(result.id) / "raw.mrd" for result in task.results}
     assert paths == {path for path in data.rglob("*") if path.is_file() or not [*path.iterdir()]}
-    return sorted(path.read_bytes() for path in paths)
+    assert {path.read_bytes() for path in paths} == {DATA}
+    return [result.model_dump(mode="json") for result in task.results]
 
 
 def errors(caplog):
     return [log.message for log in caplog.records if log.levelname == "ERROR"]
+
+
+def test_a_device_starts_its_task(address, device, exam_manager):
+    told = ask(device, message("start", exam_manager.task_id, exam_manager.token))["data"]
+    held = http("GET", f"{address}/tasks/{exam_manager.task_id}", exam_manager.token).json()
+    assert (told["task"], held["status"]) == (held, "STARTED")
+    assert told["sequence"].items() >= exam_manager.sequences[exam_manager.sequence_id].items()
+
+
+def test_a_device_reports_its_progress(address, device, exam_manager):
+    for fields in ({"progress": 42}, {"progress": 100, "status": "FINISHED"}):
+        told = ask(device, message("progress", exam_manager.task_id, exam_manager.token, **fields))
+        held = http("GET", f"{address}/tasks/{exam_manager.task_id}", exam_manager.token).json()
+        assert told == {"command": "progress", "data": held}
+        assert held.items() >= {"status": "INPROGRESS", **fields}.items()
+
+
+def test_a_file_becomes_a_result_wherever_its_sender_wants_it(address, device, exam_manager, data):
+    task_id, token = exam_manager.task_id, exam_manager.token
+    form = {"file": ("../../a.mrd", DATA)}
+    posted = http("POST", f"{address}/tasks/{task_id}/results", token, files=form)
+    names = {"id": "../id", "result_id": "../id", "directory": "/", "files": ["../raw.mrd"]}
+    told = ask(device, message("upload", task_id, token, data=BASE64, **names))
+    assert told["command"] == "upload"
+    assert (posted.status_code, [posted.json(), told["data"]]) == (
+        201,
+        recorded(data, exam_manager),
+    )
+
+
+def test_an_error_is_one_feedback_message(device):
+    for text, status, detail in [
+        (message("upload", TASK_ID, "no token", data=BASE64), 401, "stored, but not recorded: "),
+        (message("progress", TASK_ID, TOKEN, progress=101), 422, "progress: progress: Input shou"),
+        (message("progress", "..", TOKEN), 422, "progress: task_id: Input should be a valid UUID"),
+        (message("upload", TASK_ID, TOKEN, data="YQ=?"), 422, "upload: data: Data should be valid"),
+        (b"\xff\x00", 422, "Invalid JSON"),
+    ]:
+        told = ask(device, text)
+        assert told == {"command": "feedback", "status": status, "detail": told["detail"]}
+        assert told["detail"].startswith(detail)
+        assert TOKEN not in told["detail"]
+
+
+def test_what_is_no_form_with_a_file_stores_nothing(address, exam_manager, data):
+    url = f"{address}/tasks/{exam_manager.task_id}/results"
+    for form in (
+        {"data": b"measured"},
+        {"data": b"measured", "headers": {"Content-Type": "application/x-mrd"}},
+        {"files": {"file": (None, b"measured")}},
+        {"files": {"file": ("empty.mrd", b"")}},
+    ):
+        assert http("POST", url, exam_manager.token, **form).status_code == 422
+        assert (exam_manager.results, list(data.glob("*"))) == ({}, [])
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # starlette 0.27
+def test_a_sender_that_hangs_up_leaves_nothing(exam_manager, data):
+    def cut_off():
+        yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + DATA
+        raise RuntimeError
+
+    head = {"Content-Type": "multipart/form-data; boundary=x"}
+    with running() as address, pytest.raises(RuntimeError):
+        url = f"{address}/tasks/{exam_manager.task_id}/results"
+        http("POST", url, exam_manager.token, headers=head, data=cut_off())
+    gc.collect()
+    assert (exam_manager.results, list(data.glob("*"))) == ({}, [])
+
+
+def test_a_device_may_hang_up_before_it_is_answered(serve, caplog):
+    step = threading.Barrier(2, timeout=5)
+
+    def late(connection, request):
+        step.wait()
+        step.wait()
+        connection.sendall(answer(404, {"detail": "Task not found"}))
+
+    serve(late)
+    with running() as address:
+        with connect(f"{address.replace('http', 'ws')}/device") as device:
+            device.send(message("start", NEVER, TOKEN))
+            step.wait()
+        step.wait()
+    assert errors(caplog) == []
+
+
+def test_calls_that_wait_hold_up_no_other_and_are_answered_in_the_end(address, device, serve):
+    arrived, answered = threading.Barrier(4), threading.Event()
+
+    def late(connection, request):
+        if NEVER.encode() in request:
+            arrived.wait(5)
+            answered.wait(5)
+        connection.sendall(answer(404, {"detail": "Task not found"}))
+
+    serve(late)
+    url, form = f"{address}/tasks/{NEVER}", {"file": ("a.mrd", DATA)}
+    with ThreadPoolExecutor() as threads:
+        told = threads.submit(ask, device, message("start", NEVER, TOKEN))
+        read = threads.submit(http, "GET", url, TOKEN)
+        posted = threads.submit(http, "POST", f"{url}/results", TOKEN, files=form)
+        arrived.wait(5)
+        assert http("GET", f"{address}/tasks/{TASK_ID}", TOKEN).status_code == 404
+        assert not any(call.done() for call in (told, read, posted))
+        answered.set()
+    why = "Error getting task: Task not found"
+    assert told.result() == {"command": "feedback", "status": 404, "detail": why}
+    assert read.result().json() == {"detail": why}
+    assert posted.result().json() == {"detail": f"stored, but not recorded: {why}"}
 
 
 FAULTS = {
@@ -68,205 +224,134 @@ FAULTS = {
     "dies after it": lambda connection, carry_out: (carry_out(), reset(connection)),
     "is silent": lambda connection, carry_out: connection.recv(1),  # Until the caller gives up.
     "is silent after it": lambda connection, carry_out: (carry_out(), connection.recv(1)),
+    "is late": lambda connection, carry_out: (LATE.append(carry_out), connection.recv(1)),
 }
 
 
-@pytest.fixture
-def between(exam_manager, serve):
-    """Stand between the handlers and the exam manager, with faults for requests of a method."""
-    address, late = exam_manager.url.removeprefix("http://").split(":"), []
+def between(serve, exam_manager, method, *faults):
+    """Stand before the exam manager, with faults for the first requests of a method."""
+    address, faults = exam_manager.url.removeprefix("http://").split(":"), list(faults)
 
-    def start(method, *faults):
-        faults = list(faults)
+    def pass_on(connection, request):
+        def carry_out():
+            with socket.create_connection(address) as upstream:
+                upstream.sendall(request.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+                return upstream.makefile("rb").read()
 
-        def pass_on(connection, request):
-            def carry_out():
-                with socket.create_connection(address) as upstream:
-                    upstream.sendall(request.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
-                    return upstream.makefile("rb").read()
+        if faults and request.startswith(method):
+            faults.pop(0)(connection, carry_out)
+        else:
+            connection.sendall(carry_out())
 
-            fault = faults.pop(0) if faults and request.startswith(method) else None
-            if fault == "is late":  # It carries this out shortly after the next request.
-                late.append(carry_out)
-                connection.recv(1)
-            elif fault:
-                FAULTS.get(fault, fault)(connection, carry_out)
-            else:
-                connection.sendall(carry_out())
-                while late:
-                    threading.Timer(0.1, late.pop()).start()
-
-        serve(pass_on)
-
-    return start
+    serve(pass_on)
 
 
 @pytest.mark.parametrize("method", [b"GET", b"POST", b"PUT"])
-@pytest.mark.parametrize("fault", [*FAULTS, "is late"])
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_an_upload_is_recorded_once_after_the_exam_manager(
-    between, short, exam_manager, data, caplog, monkeypatch, method, fault
+    serve, short, exam_manager, data, caplog, method, fault
 ):
-    if fault == "is late":
-        monkeypatch.setattr(uploads.time, "sleep", lambda seconds: time.sleep(seconds / 5))
-    between(method, fault, fault)
+    between(serve, exam_manager, method, fault, fault)
     upload(exam_manager)
-    assert recorded(data, exam_manager.task_id, exam_manager.token) == [DATA]
+    sleep(5)
+    assert len(recorded(data, exam_manager)) == 1
     assert errors(caplog) == []
 
 
-def test_two_uploads_for_a_task_do_not_take_the_same_result(between, exam_manager, data):
-    both, created = threading.Barrier(2), threading.Event()
-
-    def held_up(connection, carry_out):
-        both.wait(5)
-        told = carry_out()
-        created.set()
-        while not list(data.glob("*/*/*")):  # Until the other upload has taken this result.
-            time.sleep(0.01)
-        connection.sendall(told)
-
-    def lost(connection, carry_out):
-        both.wait(5)
-        created.wait(5)
-        FAULTS["dies after it"](connection, carry_out)
-
-    between(b"POST", held_up, lost)
-    with ThreadPoolExecutor() as threads:
-        list(threads.map(lambda content: upload(exam_manager, content), [b"one", b"two"]))
-    assert recorded(data, exam_manager.task_id, exam_manager.token) == [b"one", b"two"]
-
-
-def test_only_a_result_that_is_new_and_blank_and_not_taken_is_taken(between, exam_manager, data):
-    exam_requests.create_blank_result(exam_manager.task_id, exam_manager.token)
-
-    def sets_another(connection, carry_out):
-        carry_out()
-        [*exam_manager.results.values()][-1]["type"] = "NUMPY"
-        reset(connection)
-
-    def gives_another_away(connection, carry_out):
-        carry_out()
-        home = f"{exam_manager.tasks[exam_manager.task_id]['workflow_id']}/{exam_manager.task_id}"
-        (data / home / [*exam_manager.results][-1] / "folder").mkdir(parents=True)
-        reset(connection)
-
-    between(b"POST", sets_another, gives_another_away)
-    upload(exam_manager)
-    types = [held["type"] for held in exam_manager.results.values()]
-    assert types == ["NOT_SET", "NUMPY", "NOT_SET", "MRD"]
-
-
-RUN = """
-import sys, exam_manager
-with exam_manager.running(int(sys.argv[1]), keep=True) as manager:
-    print(manager.url, manager.task_id, manager.token, flush=True)
-    sys.stdin.read()
-"""
-
-
-@pytest.fixture
-def start():
-    """Run exam managers in processes of their own, all with the same ids and token."""
+@pytest.mark.parametrize("fault", ["stopped", "killed"])
+def test_an_upload_is_recorded_once_if_the_exam_manager_was(serve, short, data, monkeypatch, fault):
+    if fault == "stopped" and not hasattr(signal, "SIGSTOP"):
+        pytest.skip("Windows cannot stop a process")
+    monkeypatch.setenv("TMPDIR", str(data.parent))
+    port = 20000 + os.getpid() % 10000
+    manager = ExamManager(f"http://127.0.0.1:{port}", keep=True)  # It has the same ids and token.
+    command = [sys.executable, ROOT / "examples/exam_manager.py", "--keep", f"--port={port}"]
     with ExitStack() as stack:
 
-        def start(port="0"):
-            how = dict(stdin=-1, stdout=-1, text=True, env={**os.environ, "PYTHONPATH": PATH})
-            process = subprocess.Popen([sys.executable, "-c", RUN, port], **how)
-            stack.callback(process.communicate)
+        def start():
+            process = stack.enter_context(subprocess.Popen(command))
             stack.callback(process.kill)
             return process
 
-        yield start
+        def during_it(connection, carry_out):
+            if fault == "stopped":
+                process.send_signal(signal.SIGSTOP)
+                threading.Timer(0.5, process.send_signal, [signal.SIGCONT]).start()
+                carry_out()
+            else:
+                process.kill()
+                process.wait()
+                start()
+
+        process = start()
+        between(serve, manager, b"POST", during_it)
+        upload(manager)
+        assert len(recorded(data, manager)) == 1
 
 
-@pytest.mark.parametrize("fault", ["stopped", "killed"])
-def test_an_upload_is_recorded_once_after_the_exam_manager_was(
-    start, aim, short, data, monkeypatch, fault
-):
-    if fault == "stopped" and not hasattr(signal, "SIGSTOP"):
-        pytest.skip("Windows cannot stop a process")
-    process, create = start(), exam_requests.create_blank_result
-    url, task_id, token = process.stdout.readline().split()
-    aim(url)
+def test_only_a_result_that_is_new_and_blank_and_not_taken_is_taken(serve, exam_manager, data):
+    exam_requests.create_blank_result(exam_manager.task_id, exam_manager.token)
+    home = data / exam_manager.workflow_id / exam_manager.task_id
 
-    def create_during_it(*arguments):
-        monkeypatch.setattr(exam_requests, "create_blank_result", create)
-        if fault == "stopped":
-            process.send_signal(signal.SIGSTOP)
-            threading.Timer(0.5, process.send_signal, [signal.SIGCONT]).start()
-        else:
-            process.kill()
-            process.wait()
-            start(url.rpartition(":")[2])
-        return create(*arguments)
+    def taken(connection, carry_out):
+        """Let another upload, whose answer was lost, take this result, and leave its own."""
+        told = carry_out()
+        (home / [*exam_manager.results][-1] / "folder").mkdir(parents=True)
+        for fields in ({"type": "DICOM"}, {"files": ["a.txt"]}, {}):
+            carry_out()
+            [*exam_manager.results.values()][-1].update(fields)
+        connection.sendall(told)
 
-    monkeypatch.setattr(exam_requests, "create_blank_result", create_during_it)
-    uploads.store(UUID(task_id), BytesIO(DATA), token)
-    assert recorded(data, task_id, token) == [DATA]
+    between(serve, exam_manager, b"POST", taken)
+    upload(exam_manager)
+    types = [result["type"] for result in exam_manager.results.values()]
+    assert types == ["NOT_SET", "NOT_SET", "DICOM", "NOT_SET", "MRD"]
 
 
-def kept(exam_manager, data, caplog):
-    """Return why a file is not recorded, from the one line of the log that names it."""
-    (path,) = (path for path in data.rglob("*") if path.is_file())
-    assert path.read_bytes() == DATA
-    assert not list(data.glob("*.part"))
-    start, log = f"Task {exam_manager.task_id} is not recorded: {path}: ", "".join(errors(caplog))
-    assert log.startswith(start)
-    return log.removeprefix(start)
+RAISED = {
+    "refused": partial(HTTPException, 403, "refused"),
+    "away": partial(HTTPException, 503, "away"),
+    "KeyboardInterrupt()": KeyboardInterrupt,
+}
 
 
-@pytest.mark.parametrize("method", [b"GET", b"POST", b"PUT"])
-@pytest.mark.parametrize("fault", ["fails", "refuses", "dies", "is silent"])
-def test_a_file_that_cannot_be_recorded_stays_and_its_sender_is_told_why(
-    between, short, exam_manager, data, caplog, monkeypatch, method, fault
-):
-    monkeypatch.setattr(uploads, "REPEAT_SECONDS", 0.2)
-    between(method, *[fault] * 99)
-    with pytest.raises(HTTPException) as raised:
-        upload(exam_manager)
-    why = kept(exam_manager, data, caplog)
-    assert raised.value.detail == f"stored, but not recorded: {why}"
-
-
-REFUSED = partial(HTTPException, 403, "refused")
-
-
-@pytest.mark.parametrize("error", [REFUSED, RuntimeError, SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize("why", RAISED)
 @pytest.mark.parametrize("call", ["get_task", "create_blank_result", "set_result"])
 def test_a_complete_file_stays_and_can_be_recorded_afterwards_whatever_is_raised(
-    exam_manager, data, monkeypatch, caplog, error, call
+    exam_manager, data, monkeypatch, caplog, why, call
 ):
-    failing = Mock(side_effect=error())
-    with monkeypatch.context() as patch, pytest.raises(type(failing.side_effect)):
+    failing = Mock(side_effect=RAISED[why]())
+    with monkeypatch.context() as patch, pytest.raises(type(failing.side_effect)) as raised:
+        patch.setattr(uploads, "REPEAT_SECONDS", 0.1)
         patch.setattr(exam_requests, call, failing)
         upload(exam_manager)
-    assert failing.call_count == 1
-    assert kept(exam_manager, data, caplog) in {"refused", repr(failing.side_effect)}
-    (folder,) = (path.parent for path in data.rglob("raw.mrd"))
+    assert (failing.call_count > 1) == (why == "away")
+    told = f"stored, but not recorded: {why}"
+    assert getattr(raised.value, "detail", told) == told
+    (path,) = (path for path in data.rglob("*") if path.is_file())
+    assert errors(caplog) == [f"Task {exam_manager.task_id} is not recorded: {path}: {why}"]
     look, create, record = re.findall("```python\n(.*?)```", PAGE, re.DOTALL)
-    code = look.replace("/data/5d0c…_91ab…", folder.as_posix()).replace(
-        "5d0c…", exam_manager.task_id
-    )
-    if folder.parent == data:
+    code = look.replace("/data/5d0c…_91ab…", path.parent.as_posix())
+    code = code.replace("5d0c…", exam_manager.task_id)
+    if path.parents[1] == data:
         code += create.replace("/data", data.as_posix())
     monkeypatch.setattr(getpass, "getpass", lambda _: exam_manager.token)
     exec(code + record, {})  # noqa: S102 -- it is our own
-    assert recorded(data, exam_manager.task_id, exam_manager.token) == [DATA]
+    assert len(recorded(data, exam_manager)) == 1
     task = exam_requests.get_task(exam_manager.task_id, exam_manager.token)
     assert (task.status, task.progress) == ("FINISHED", 100)
 
 
-def test_a_folder_that_cannot_be_renamed_leaves_one_blank_result(
-    exam_manager, data, monkeypatch, caplog
-):
-    complete = Mock(side_effect=[data / "complete", OSError(28, "No space left on device")])
-    monkeypatch.setattr(uploads, "rename", complete)
-    with pytest.raises(OSError, match="No space left"):
-        upload(exam_manager)
-    assert (len(exam_manager.results), len(errors(caplog))) == (1, 1)
+def test_a_folder_that_cannot_be_renamed_leaves_one_result(exam_manager, data, monkeypatch, caplog):
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr(uploads, "rename", Mock(side_effect=[data / "complete", *[full] * 9]))
+    text = message("upload", exam_manager.task_id, exam_manager.token, data=BASE64)
+    assert json.loads(handlers.reply(text))["detail"] == "Internal Server Error"
+    assert "is not recorded" in errors(caplog)[0]
+    assert len(exam_manager.results) == 1
 
 
-def test_a_file_for_which_there_is_no_room_leaves_nothing(exam_manager, data, caplog):
+def test_a_file_that_cannot_be_written_leaves_nothing(exam_manager, data, monkeypatch, caplog):
     resource = pytest.importorskip("resource", reason="Windows cannot limit the size of a file")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(DATA) - 1, limits[1]))
@@ -275,12 +360,9 @@ def test_a_file_for_which_there_is_no_room_leaves_nothing(exam_manager, data, ca
             upload(exam_manager)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert (exam_manager.results, list(data.iterdir())) == ({}, [])
-    assert errors(caplog)[0].startswith(f"Nothing is stored for task {exam_manager.task_id}: ")
-
-
-def test_a_file_that_cannot_be_flushed_leaves_nothing(exam_manager, data, monkeypatch):
     monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(5, "Input/output error")))
     with pytest.raises(HTTPException, match="507.*not stored: Input/output error"):
         upload(exam_manager)
     assert (exam_manager.results, list(data.iterdir())) == ({}, [])
+    start = f"Nothing is stored for task {exam_manager.task_id}: "
+    assert [log.startswith(start) for log in errors(caplog)] == [True, True]
