@@ -29,7 +29,7 @@ from uuid import UUID, uuid4
 
 import uvicorn
 from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Request
-from fastapi.responses import PlainTextResponse, Response
+from fastapi.responses import PlainTextResponse
 from fastapi.security import OAuth2PasswordBearer
 from pydantic import BaseModel
 
@@ -224,7 +224,7 @@ AnyTask: Any = AcquisitionTaskOut | DAGTaskOut
 # The operations never wait: no two run at once, so the records need no lock. An id that is
 # not a UUID raises a ValueError, which becomes a 500, except in `get_task`.
 #
-# A device manager does not use the first six, but a careless id or path may reach them, also
+# A device manager does not use the first three, but a careless id or path may reach them, also
 # with "%2F" for the slash: uvicorn decodes it before routing.
 router = APIRouter(prefix="/api/v1/exam")
 
@@ -240,27 +240,6 @@ async def get_workflow_tasks(workflow_id: str, manager: Manager) -> list[Record]
     """Get the tasks of a workflow."""
     workflow_id = str(UUID(workflow_id))
     return [task for task in map(manager.task, manager.tasks) if task["workflow_id"] == workflow_id]
-
-
-@router.put("/task/reorder")
-async def reorder_tasks(task_ids: list[UUID], manager: Manager) -> None:
-    """Set the positions of tasks."""
-    for position, task_id in enumerate(task_ids):
-        manager.tasks[str(task_id)]["position"] = position
-
-
-@router.get("/sequence/{sequence_id}/file", response_class=PlainTextResponse)
-async def get_sequence_file(sequence_id: str, manager: Manager) -> Response:
-    """Get the file of a sequence alone."""
-    sequence = await get_sequence(sequence_id, manager)
-    return Response(sequence["seq_file"], media_type="application/octet-stream")
-
-
-@router.get("/sequence/{sequence_id}/header", response_model=MRISequenceOut)
-async def get_sequence_header(sequence_id: str, manager: Manager) -> Record:
-    """Get a sequence without its files."""
-    sequence = await get_sequence(sequence_id, manager)
-    return {**sequence, "seq_file": None, "xml_file": None}
 
 
 @router.delete("/{exam_id}", status_code=204)

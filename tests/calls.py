@@ -21,7 +21,7 @@ TOKEN = "5ec2e7" * 86  # as long as a real one
 PAYLOAD_VALUE = "a name that only the payload has"
 ANSWER_VALUE = "a name that only the answer has"
 SECRETS = (TOKEN, PAYLOAD_VALUE, ANSWER_VALUE)
-NEVER = "00000000-0000-0000-0000-000000000000"  # an id that no record has
+UNKNOWN_ID = "00000000-0000-0000-0000-000000000000"  # an id that no record has
 MRD = {"type": "MRD", "directory": "/data/1", "files": ["a.mrd"], "meta": {"snr": 4.5}}
 
 UNCONNECTED = "no connection to the exam manager: "
@@ -34,7 +34,7 @@ COULD_NOT = "Could not {}, either because it does not exist, or for another reas
 NEWER = {"later": {"x": [1, {"y": None}]}, "other": "text"}
 META = {"é": [1, 0.1 + 0.2, 10**400, {"nul": "\x00", "deep": [[[None, True]]]}], "7": {}}
 
-steady = settings(
+reproducible = settings(
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -149,8 +149,8 @@ SET_RESULT = Call(
 # fmt: on
 CALLS = [GET_TASK, SET_TASK, GET_SEQUENCE, CREATE_BLANK_RESULT, DELETE_BLANK_RESULT, SET_RESULT]
 PUTS = [call for call in CALLS if call.method == "PUT"]
-KEPT = [call for call in CALLS if call.method in {"GET", "PUT"}]
-ONCE = [call for call in CALLS if call not in KEPT]
+REPEATABLE = [call for call in CALLS if call.method in {"GET", "PUT"}]
+SENT_ONCE = [call for call in CALLS if call not in REPEATABLE]
 RECORDS = [call for call in CALLS if call.answer]
 
 

@@ -77,7 +77,7 @@ def server(serve):
 
 
 @pytest.fixture
-def short(monkeypatch):
+def short_limit(monkeypatch):
     """Shorten the limit of a step, for what is never to pass it."""
     monkeypatch.setattr(exam_requests, "_STEP_SECONDS", 0.2)
 

@@ -23,7 +23,7 @@ import vcr
 
 import calls
 import exam_requests
-from calls import CALLS, GET_TASK, KEPT, ONCE, TOKEN, UNCONNECTED, each, needs_fork, task
+from calls import CALLS, GET_TASK, REPEATABLE, SENT_ONCE, TOKEN, UNCONNECTED, each, needs_fork, task
 from sockets import Server, answer, close, reply, reset
 
 
@@ -49,11 +49,11 @@ def run(script, *flags, url=""):
 def test_gets_and_puts_share_a_connection_and_each_post_and_delete_has_its_own(server):
     for call in CALLS * 3:
         call()
-    assert server.connections == 1 + 3 * len(ONCE)
+    assert server.connections == 1 + 3 * len(SENT_ONCE)
 
 
 @pytest.mark.parametrize("end", [close, reset])
-@each(KEPT)
+@each(REPEATABLE)
 def test_a_get_and_a_put_are_repeated_once_if_no_answer_began(serve, call, end):
     def second_time(connection, request):
         if len(server.requests) == 2:
@@ -77,7 +77,7 @@ DROPS = [ABORT, BrokenPipeError(errno.EPIPE, "Broken pipe"), ssl.SSLEOFError(8, 
 def test_a_connection_that_ends_otherwise_counts_as_dropped(mock, call, drop):
     raised = requests.ConnectionError(urllib3.exceptions.ProtocolError("Aborted.", drop))
     mock.add(call.method, call.url(), body=raised)
-    if call in ONCE:
+    if call in SENT_ONCE:
         assert call.fails(503) == calls.ENDED + drop.strerror
     else:
         mock.add(call.method, call.url(), json=call.answer)
@@ -88,7 +88,7 @@ def test_a_connection_that_ends_otherwise_counts_as_dropped(mock, call, drop):
 def test_no_call_fails_when_the_server_hangs_up_on_idle_connections(serve):
     server = serve(reply, idle_seconds=0.01)
     # Mostly those that use a kept connection, which is idle while the other two are made.
-    mixed = [*KEPT, *KEPT, *ONCE] * 50
+    mixed = [*REPEATABLE, *REPEATABLE, *SENT_ONCE] * 50
 
     def work(worker):
         moment = random.Random(worker)  # noqa: S311
@@ -303,7 +303,7 @@ def test_an_https_service_is_verified_with_requests_ca_bundle(secure):
     for call in CALLS * 2:
         call()
     assert len(secure.requests) == 2 * len(CALLS)
-    assert secure.connections == 1 + 2 * len(ONCE)
+    assert secure.connections == 1 + 2 * len(SENT_ONCE)
 
 
 def test_a_certificate_that_is_not_trusted_is_a_503_and_nothing_is_sent(secure, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 import exam_models
-from calls import COULD_NOT, MRD, NEVER
+from calls import COULD_NOT, MRD, UNKNOWN_ID
 
 SERVE = [sys.executable, Path(__file__).parents[1] / "examples/exam_manager.py", "--keep"]
 TASK, SEQUENCE, RESULT = "/task/{task_id}", "/sequence/{sequence_id}", "/result/{result_id}"
@@ -41,21 +41,21 @@ def ask(exam_manager):
         ("GET /task/nope", None, 400, "Badly formed task_id."),
         (f"GET /sequence/{'0' * 24}", None, 404, f"MRI sequence with ID {'0' * 24} not found."),
         ("GET /sequence/nope", None, 500, FAILED),
-        (f"PUT /task/{NEVER}", {}, 404, COULD_NOT.format("update workflow")),
+        (f"PUT /task/{UNKNOWN_ID}", {}, 404, COULD_NOT.format("update workflow")),
         ("PUT /task/nope", {}, 500, FAILED),
         (f"PUT {TASK}", {"progress": "abc"}, 422, ["body", "ACQUISITION", "progress"]),
         (f"PUT {TASK}", {"progress": 2**31}, 500, FAILED),
         (f"PUT {TASK}", {"name": "a\0b"}, 500, FAILED),
-        (f"PUT {TASK}", {"workflow_id": NEVER}, 400, "workflow_id must be an existing id."),
+        (f"PUT {TASK}", {"workflow_id": UNKNOWN_ID}, 400, "workflow_id must be an existing id."),
         (f"PUT {TASK}", {"workflow_id": None}, 400, "Task instance needs workflow_id."),
         (f"PUT {TASK}", {"is_template": True}, 400, WRONG),
-        (f"POST /result?task_id={NEVER}", None, 400, "Parent (task_id) does not exist."),
+        (f"POST /result?task_id={UNKNOWN_ID}", None, 400, "Parent (task_id) does not exist."),
         ("POST /result?task_id=nope", None, 500, FAILED),
         (f"PUT {RESULT}", {"files": ["a\0b"]}, 500, FAILED),
-        (f"PUT /result/{NEVER}", {}, 404, COULD_NOT.format("update result")),
+        (f"PUT /result/{UNKNOWN_ID}", {}, 404, COULD_NOT.format("update result")),
         ("PUT /result/nope", {}, 500, FAILED),
         (f"PUT {RESULT}", {"meta": {"snr": [float("nan")]}}, 500, FAILED),
-        (f"DELETE /result/{NEVER}", None, 404, COULD_NOT.format("delete result")),
+        (f"DELETE /result/{UNKNOWN_ID}", None, 404, COULD_NOT.format("delete result")),
         ("DELETE /result/nope", None, 500, FAILED),
         ("DELETE /result?result_id={result_id}", None, 500, FAILED),
     ],
@@ -68,7 +68,7 @@ def test_refusals_are_the_recorded_ones(ask, line, body, status, detail):
 
 def test_each_answer_has_a_schema_with_scanhubs_fields(exam_manager):
     told = requests.get(f"{exam_manager.url}/openapi.json", timeout=30).json()
-    for name, answers in {"AcquisitionTaskOut": 4, "MRISequenceOut": 2, "ResultOut": 2}.items():
+    for name, answers in {"AcquisitionTaskOut": 4, "MRISequenceOut": 1, "ResultOut": 2}.items():
         assert json.dumps(told["paths"]).count(f'schemas/{name}"') == answers
         fields = getattr(exam_models, name).model_json_schema()["properties"].keys()
         assert told["components"]["schemas"][name]["properties"].keys() == fields
@@ -81,14 +81,13 @@ def test_a_result_is_deleted_only_once(ask):
 def test_an_update_resets_what_it_leaves_out_and_notes_the_time(ask):
     before = ask("PUT", TASK, {}).json()
     assert (before["calibration"], before["datetime_updated"]) == (["frequency"], None)
-    after = ask("PUT", TASK, {"calibration": ..., "creator": "eva", "id": NEVER}).json()
+    after = ask("PUT", TASK, {"calibration": ..., "creator": "eva", "id": UNKNOWN_ID}).json()
     assert after == before | {"calibration": [], "datetime_updated": after["datetime_updated"] or 0}
     assert ask("PUT", TASK, {}).json() == after
 
 
 def test_an_encoded_slash_in_an_id_leads_to_another_route(ask):
-    for path in ("/task/templates%2Fall", f"{SEQUENCE}%2Ffile", f"{SEQUENCE}%2Fheader"):
-        assert ask("GET", path).status_code == 200
+    assert ask("GET", "/task/templates%2Fall").status_code == 200
 
 
 SHOW = f'"{sys.executable}" -c "import json, os; print(json.dumps(dict(os.environ)))"'

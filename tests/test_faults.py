@@ -73,7 +73,7 @@ SILENCES = {
 
 
 @pytest.mark.parametrize("silence", SILENCES)
-def test_a_silence_is_a_504_that_names_the_limit_and_is_not_repeated(serve, silence, short):
+def test_a_silence_is_a_504_that_names_the_limit_and_is_not_repeated(serve, silence, short_limit):
     server = serve(sends(*SILENCES[silence], then=quiet))
     assert fail_at_once(504) == {"the exam manager sent nothing for 0.2 s"}
     assert len(server.requests) == len(CALLS)
@@ -105,7 +105,7 @@ def test_an_answer_has_a_limit_as_a_whole_that_grows_with_what_has_come(serve, f
     assert GET_TASK.fails(504) == "the answer took longer than 0.4 s"
 
 
-def test_a_host_that_does_not_accept_the_connection_is_a_504(aim, short):
+def test_a_host_that_does_not_accept_the_connection_is_a_504(aim, short_limit):
     with ExitStack() as stack:
         full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         for _ in range(4):
@@ -116,14 +116,14 @@ def test_a_host_that_does_not_accept_the_connection_is_a_504(aim, short):
         assert fail_at_once(504) == {TOO_LATE}
 
 
-def test_a_server_that_is_silent_during_the_handshake_is_a_504(serve, aim, short):
+def test_a_server_that_is_silent_during_the_handshake_is_a_504(serve, aim, short_limit):
     server = serve(lambda connection, _: time.sleep(1))
     aim(server.url.replace("http", "https"))
     assert fail_at_once(504) == {TOO_LATE}
 
 
 @each(calls.PUTS)
-def test_a_server_that_does_not_read_the_body_is_a_504(aim, call, short):
+def test_a_server_that_does_not_read_the_body_is_a_504(aim, call, short_limit):
     payload = type(call.payload()).model_validate(call.answer | {"later": "7" * 2**24})
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         aim(f"http://127.0.0.1:{deaf.getsockname()[1]}")
@@ -189,7 +189,7 @@ def sent(serve):
 
 
 @each([GET_TASK, calls.DELETE_BLANK_RESULT])
-@calls.steady
+@calls.reproducible
 @given(
     status=st.sampled_from(["200 OK", "201 C", "204 N", "302 F", "404 N", "", "x"]) | st.text(),
     fields=st.lists(st.sampled_from(FIELDS) | st.text(), max_size=5),

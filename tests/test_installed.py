@@ -16,7 +16,7 @@ import pytest
 
 import exam_models
 import exam_requests
-from calls import NEVER
+from calls import UNKNOWN_ID
 
 ROOT = Path(__file__).parents[1]
 FILES = ("raw.mrd", "device_parameter.json")
@@ -109,7 +109,7 @@ def test_the_upload_is_recorded_or_kept_or_refused_and_the_device_is_told(scanhu
     task_id, lake, token = exam_manager.task_id, scanhub / "lake", exam_manager.token
     for task, size, folder, told in (
         (task_id, 8, lake, None),
-        (NEVER, 8, lake, "stored, but not recorded: Error getting task: Task not found"),
+        (UNKNOWN_ID, 8, lake, "stored, but not recorded: Error getting task: Task not found"),
         (task_id, 7, lake, "wrong size"),
         (task_id, 8, scanhub / "app/api/upload.py", ANY),  # It is no folder.
     ):
@@ -121,7 +121,7 @@ def test_the_upload_is_recorded_or_kept_or_refused_and_the_device_is_told(scanhu
         assert device.send_json.await_args_list == messages
 
     (result,) = exam_requests.get_task(task_id, token).results
-    (kept,) = lake.glob(f"{NEVER}_*")
+    (kept,) = lake.glob(f"{UNKNOWN_ID}_*")
     paths = {folder / name for folder in (Path(result.directory), kept) for name in FILES}
     assert (result.files, paths) == ([*FILES], {p for p in lake.rglob("*") if p.is_file()})
     assert (kept / "raw.mrd").read_bytes() == b"what was"

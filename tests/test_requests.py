@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calls import CALLS, GET_TASK, TASK_ID, TOKEN, each, steady
+from calls import CALLS, GET_TASK, TASK_ID, TOKEN, each, reproducible
 
 
 @each(CALLS)
@@ -57,7 +57,7 @@ ids = st.text(sendable, min_size=1, max_size=128).filter(lambda text: text not i
 
 
 @each(CALLS)
-@steady
+@reproducible
 @given(record_id=st.sampled_from(HOSTILE_IDS) | ids)
 def test_an_id_is_sent_as_one_segment_or_value(server, call, record_id):
     call(record_id)

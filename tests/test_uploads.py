@@ -28,7 +28,7 @@ from websockets.sync.client import connect
 import exam_requests
 import handlers
 import uploads
-from calls import NEVER, TASK_ID, TOKEN
+from calls import TASK_ID, TOKEN, UNKNOWN_ID
 from exam_manager import ExamManager, serving
 from sockets import answer, reset
 
@@ -186,7 +186,7 @@ def test_a_device_may_hang_up_before_it_is_answered(serve, caplog):
     serve(late)
     with running() as address:
         with connect(f"{address.replace('http', 'ws')}/device") as device:
-            device.send(message("start", NEVER, TOKEN))
+            device.send(message("start", UNKNOWN_ID, TOKEN))
             step.wait()
         step.wait()
     assert errors(caplog) == []
@@ -196,15 +196,15 @@ def test_calls_that_wait_hold_up_no_other_and_are_answered_in_the_end(address, d
     arrived, answered = threading.Barrier(4), threading.Event()
 
     def late(connection, request):
-        if NEVER.encode() in request:
+        if UNKNOWN_ID.encode() in request:
             arrived.wait(5)
             answered.wait(5)
         connection.sendall(answer(404, {"detail": "Task not found"}))
 
     serve(late)
-    url, form = f"{address}/tasks/{NEVER}", {"file": ("a.mrd", DATA)}
+    url, form = f"{address}/tasks/{UNKNOWN_ID}", {"file": ("a.mrd", DATA)}
     with ThreadPoolExecutor() as threads:
-        told = threads.submit(ask, device, message("start", NEVER, TOKEN))
+        told = threads.submit(ask, device, message("start", UNKNOWN_ID, TOKEN))
         read = threads.submit(http, "GET", url, TOKEN)
         posted = threads.submit(http, "POST", f"{url}/results", TOKEN, files=form)
         arrived.wait(5)
@@ -249,7 +249,7 @@ def between(serve, exam_manager, method, *faults):
 @pytest.mark.parametrize("method", [b"GET", b"POST", b"PUT"])
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_an_upload_is_recorded_once_after_the_exam_manager(
-    serve, short, exam_manager, data, caplog, method, fault
+    serve, short_limit, exam_manager, data, caplog, method, fault
 ):
     between(serve, exam_manager, method, fault, fault)
     upload(exam_manager)
@@ -259,7 +259,9 @@ def test_an_upload_is_recorded_once_after_the_exam_manager(
 
 
 @pytest.mark.parametrize("fault", ["stopped", "killed"])
-def test_an_upload_is_recorded_once_if_the_exam_manager_was(serve, short, data, monkeypatch, fault):
+def test_an_upload_is_recorded_once_if_the_exam_manager_was(
+    serve, short_limit, data, monkeypatch, fault
+):
     if fault == "stopped" and not hasattr(signal, "SIGSTOP"):
         pytest.skip("Windows cannot stop a process")
     monkeypatch.setenv("TMPDIR", str(data.parent))
