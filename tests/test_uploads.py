@@ -139,7 +139,7 @@ def test_an_error_is_one_feedback_message(device):
     for text, status, detail in [
         (message("upload", TASK_ID, "no token", data=BASE64), 401, "stored, but not recorded: "),
         (message("progress", TASK_ID, TOKEN, progress=101), 422, "progress: progress: Input shou"),
-        (message("progress", "..", TOKEN), 422, "progress: task_id: Input should be a valid UUID"),
+        (message("progress", "..", TOKEN).encode(), 422, "progress: task_id: Input should be a v"),
         (message("upload", TASK_ID, TOKEN, data="YQ=?"), 422, "upload: data: Data should be valid"),
         (b"\xff\x00", 422, "Invalid JSON"),
     ]:
@@ -150,14 +150,15 @@ def test_an_error_is_one_feedback_message(device):
 
 
 def test_what_is_no_form_with_a_file_stores_nothing(address, exam_manager, data):
-    url = f"{address}/tasks/{exam_manager.task_id}/results"
-    for form in (
-        {"data": b"measured"},
-        {"data": b"measured", "headers": {"Content-Type": "application/x-mrd"}},
-        {"files": {"file": (None, b"measured")}},
-        {"files": {"file": ("empty.mrd", b"")}},
+    for task_id, form in (
+        (exam_manager.task_id, {"data": b"measured"}),
+        (exam_manager.task_id, {"data": b"x", "headers": {"Content-Type": "application/x-mrd"}}),
+        (exam_manager.task_id, {"files": {"file": (None, b"measured")}}),
+        (exam_manager.task_id, {"files": {"file": ("empty.mrd", b"")}}),
+        ("task-1", {"files": {"file": ("a.mrd", b"measured")}}),
     ):
-        assert http("POST", url, exam_manager.token, **form).status_code == 422
+        told = http("POST", f"{address}/tasks/{task_id}/results", exam_manager.token, **form)
+        assert told.status_code == 422
         assert (exam_manager.results, list(data.glob("*"))) == ({}, [])
 
 
@@ -327,7 +328,7 @@ def test_a_complete_file_stays_and_can_be_recorded_afterwards_whatever_is_raised
         patch.setattr(uploads, "REPEAT_SECONDS", 0.1)
         patch.setattr(exam_requests, call, failing)
         upload(exam_manager)
-    assert (failing.call_count > 1) == (why == "away")
+    assert failing.call_count in ({2, 3, 4} if why == "away" else {1})
     told = f"stored, but not recorded: {why}"
     assert getattr(raised.value, "detail", told) == told
     (path,) = (path for path in data.rglob("*") if path.is_file())
