@@ -26,7 +26,7 @@ def check(url, **settings):
     options = dict(input=CHECK, capture_output=True, text=True, timeout=60)
     environment = os.environ | {"EXAM_MANAGER_URL": url} | settings
     done = run([sys.executable, "-ISWerror", "-"], env=environment, **options)
-    cause = re.search(r'\nLikeliest cause: .* See "(\w+)" in docs/operator.md\.\n\Z', done.stdout)
+    cause = re.search(r'\nLikeliest cause: .* See "(\w+)" in docs/operator.md\.\n', done.stdout)
     assert cause[1] in HEADINGS if cause else done.stdout.endswith(WELL)
     assert (done.returncode, done.stderr) == (1 if cause else 0, "")
     return done.stdout
