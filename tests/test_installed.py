@@ -90,7 +90,7 @@ def test_scanhubs_models_are_used_and_its_name_of_the_logger(scanhub, exam_manag
         assert getattr(exam, name) is getattr(models, name)
     task = exam.get_task(exam_manager.task_id, exam_manager.token)
     assert exam.set_task(exam_manager.task_id, task, exam_manager.token) == task
-    assert caplog.records[-1].name == "app.api.exam_requests"
+    assert "app.api.exam_requests" in {record.name for record in caplog.records}
 
 
 def test_a_scanhub_library_that_lacks_a_module_is_an_error(scanhub):
