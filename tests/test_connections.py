@@ -88,7 +88,7 @@ def test_a_connection_that_ends_otherwise_counts_as_dropped(mock, call, drop):
 def test_no_call_fails_when_the_server_hangs_up_on_idle_connections(serve):
     server = serve(reply, idle_seconds=0.01)
     # Mostly those that use a kept connection, which is idle while the other two are made.
-    mixed = [*REPEATABLE, *REPEATABLE, *SENT_ONCE] * 50
+    mixed = [*REPEATABLE, *REPEATABLE, *SENT_ONCE] * 15
 
     def work(worker):
         moment = random.Random(worker)  # noqa: S311
@@ -129,7 +129,7 @@ def test_a_hundred_calls_at_once_get_their_own_answers(serve, monkeypatch, caplo
         echo(connection, request)
 
     def work(user):
-        return all(GET_TASK(token=f"user-{user}").name == f"user-{user}" for _ in range(20))
+        return all(GET_TASK(token=f"user-{user}").name == f"user-{user}" for _ in range(8))
 
     server = serve(wait)
     with ThreadPoolExecutor(100) as threads:
