@@ -20,6 +20,9 @@ HEADINGS = re.findall("^### (.*)$", (ROOT / "docs/operator.md").read_text("utf-8
 WELL = "\nAll looks well from here.\n"
 CA = trustme.CA()
 
+# The check looks at all processes: one test has one with no file left to open.
+pytestmark = pytest.mark.xdist_group("check")
+
 
 def check(url, **settings):
     """Run the check; its last line says that all is well, or names a heading of the page."""
