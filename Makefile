@@ -15,7 +15,7 @@ serve: .venv/demo ## run an exam manager to develop with (PORT=8000 KEEP=1 TASKS
 	@$(BIN)/python examples/exam_manager.py $(if $(PORT),--port $(PORT)) $(if $(KEEP),--keep) $(if $(TASKS),--tasks $(TASKS))
 
 test: .venv/test ## run the tests
-	@$(BIN)/pytest -n 2 --dist loadgroup
+	@$(BIN)/pytest -n 2 --dist loadfile
 
 lint: .venv/lint ## check the style and the types
 	@$(BIN)/ruff check .

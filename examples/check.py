@@ -24,6 +24,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 NAMES = ("EXAM_MANAGER_URL", "EXAM_MANAGER_TIMEOUT", "REQUESTS_CA_BUNDLE")
+ADDRESS, LIMIT, BUNDLE = VALUES = [os.environ.get(name, "").strip() for name in NAMES]
 HIDDEN = r"(?s).*@|-----.*|^(?!/)[\w+/=\s]{64,}$"  # A password, or a key instead of its path.
 TASK = "/api/v1/exam/task/00000000-0000-0000-0000-000000000000"  # There is no such task.
 TOKEN = {"Authorization": "Bearer " + "x" * 512, "Content-Type": "application/json"}  # Nobody's.
@@ -44,8 +45,8 @@ CAUSES = {  # What a fault means, by its words; its first word is the heading.
     "(size|handshake).*timed out": "what answers is stuck, or packets of full size get lost (MTU)",
     "wrong token.*Not auth": "a proxy drops the header Authorization, or (Age) a cache answers",
     "^Answer.*not as": "what answers fails, or is a proxy, a sign-in page or another service",
-    r"^Answer.*\(0": "what answers is no exam manager, or refuses the connection: see its words",
-    "^Answer": "the exam manager, the login service or the line is stuck or slow: see the seconds",
+    r"^Answer[^:]*: \D.*\(0": "it is no exam manager, or refuses the connection: see its words",
+    "^Answer": "the exam manager, login service or line is stuck or slow, or the limit is too low",
 }
 faults = ["Answer not done after 28 s"]  # Until it is.
 
@@ -62,7 +63,7 @@ def step(what: str) -> Iterator[list[Any]]:
     started, found, wrong = time.monotonic(), list[Any](), True
     try:
         yield found
-        wrong = time.monotonic() - started > 1
+        wrong = time.monotonic() - started > min(1, float(LIMIT or 3))
     except Exception as error:
         found.append(ascii(str(error) or type(error).__name__))
         sys.exit()
@@ -79,14 +80,13 @@ def connect(where: Any, tls: ssl.SSLContext | None = None, host: str = "") -> An
 
 def steps() -> None:
     """Go through the steps until one fails."""
-    address, limit, bundle = values = [os.environ.get(name, "").strip() for name in NAMES]
-    for name, value in zip(NAMES, values, strict=True):
+    for name, value in zip(NAMES, VALUES, strict=True):
         say(f"{name} is {ascii(re.sub(HIDDEN, '...', value)) if value else 'not set'}")
     with step("Settings") as found:
-        url = urlsplit(address or "http://exam-manager:8000")
+        url = urlsplit(ADDRESS or "http://exam-manager:8000")
         host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
-        found += [f"{host} port {port}", f"limit {float(limit or 3):g} s", f"now {formatdate()}"]
-        if not host or "@" in url.netloc or not 0 < float(limit or 3) <= 86400:
+        found += [f"{host} port {port}", f"limit {float(LIMIT or 3):g} s", f"now {formatdate()}"]
+        if not host or "@" in url.netloc or not 0 < float(LIMIT or 3) <= 86400:
             raise ValueError("the device manager refuses them")
     for file, lines in {"/etc/hosts": rf".*\s{host}\b.*", "/etc/resolv.conf": "[a-z].*"}.items():
         with suppress(OSError, re.error):
@@ -100,7 +100,7 @@ def steps() -> None:
         with suppress(SystemExit), step(what) as found, connect(where) as plain:
             found.append(f"from {plain.getsockname()[0]}")
             reached.append(where)
-    where, tls = (reached or sys.exit())[0], None
+    where, tls, bundle = (reached or sys.exit())[0], None, BUNDLE
     if url.scheme == "https":
         with suppress(ImportError):
             bundle = bundle or import_module("certifi").where()

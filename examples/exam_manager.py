@@ -224,15 +224,9 @@ AnyTask: Any = AcquisitionTaskOut | DAGTaskOut
 # The operations never wait: no two run at once, so the records need no lock. An id that is
 # not a UUID raises a ValueError, which becomes a 500, except in `get_task`.
 #
-# A device manager does not use the first three, but a careless id or path may reach them, also
+# A device manager does not use the first two, but a careless id or path may reach them, also
 # with "%2F" for the slash: uvicorn decodes it before routing.
 router = APIRouter(prefix="/api/v1/exam")
-
-
-@router.get("/task/templates/all", response_model=list[AnyTask])
-async def get_task_templates(manager: Manager) -> list[Record]:
-    """Get the tasks that are templates."""
-    return [task for task in map(manager.task, manager.tasks) if task["is_template"]]
 
 
 @router.get("/task/all/{workflow_id}", response_model=list[AnyTask])
@@ -325,11 +319,9 @@ async def internal_server_error(request: Request, error: Exception) -> PlainText
 
 
 @contextmanager
-def serving(app: FastAPI, port: int = 0, ws: Any = "none") -> Iterator[str]:
+def serving(app: FastAPI, port: int = 0) -> Iterator[str]:
     """Serve an application on a loopback port: a free one, if `port` is 0."""
-    config = uvicorn.Config(
-        app, lifespan="off", log_config=None, timeout_graceful_shutdown=1, ws=ws
-    )
+    config = uvicorn.Config(app, lifespan="off", log_config=None, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", port)) as listener:
         # Its connections inherit this. Without it, an answer's body waits 40 ms for an ACK.

@@ -63,42 +63,48 @@ def record(folder: Path, payload: exam.SetResult, task_id: str, token: str) -> e
         payload.directory = str(folder)
         return repeat(exam.set_result, folder.name, payload, token)
     except BaseException as error:
-        why = getattr(error, "detail", repr(error))
+        why = getattr(error, "detail", None) or getattr(error, "strerror", None) or repr(error)
         logger.error("Task %s is not recorded: %s: %s", task_id, folder / payload.files[0], why)
-        if isinstance(error, HTTPException):
-            error.detail = f"stored, but not recorded: {why}"
-        raise
+        if not isinstance(error, (HTTPException, OSError)):
+            raise
+        status, headers = getattr(error, "status_code", 507), getattr(error, "headers", None)
+        raise HTTPException(status, f"stored, but not recorded: {why}", headers) from error
 
 
 def claim(folder: Path, task_id: str, token: str) -> Path:
-    """Create a result, and name the folder after it: of two uploads only one can do that."""
+    """Create a result, and name the folder after it."""
     task = repeat(exam.get_task, task_id, token)
     home = folder.parent / str(task.workflow_id) / task_id  # ScanHub's viewer looks there.
     home.mkdir(parents=True, exist_ok=True)
     old = {result.id for result in task.results}
-    for _ in range(2):
+
+    def create() -> Path:
         try:
-            result = exam.create_blank_result(task_id, token)
-            return rename(folder, home / str(result.id))
+            return rename(folder, home / str(exam.create_blank_result(task_id, token).id))
         except HTTPException as error:
             if error.status_code not in PASSING:
                 raise
-        except OSError:
-            if not (home / str(result.id)).exists():
-                raise  # Else another upload, whose answer was lost, has taken it.
-        # It may be created all the same, and ScanHub takes the latest result, also a blank one.
-        for pause in (5, 0):  # The exam manager may wait 5 s for the login service.
-            for result in repeat(exam.get_task, task_id, token).results:
-                if result.id not in old and result.type == ResultType.NOT_SET and not result.files:
-                    with suppress(OSError):  # Another upload may have taken it.
-                        return rename(folder, home / str(result.id))
-            time.sleep(pause)
-    return rename(folder, home / str(exam.create_blank_result(task_id, token).id))
+            # It may be created all the same, and ScanHub takes the latest result, also a blank one.
+            for pause in (5, 0):  # The exam manager may wait 5 s for the login service.
+                for result in repeat(exam.get_task, task_id, token).results:
+                    new = result.id not in old and not result.files
+                    if new and result.type == ResultType.NOT_SET:
+                        with suppress(HTTPException):
+                            return rename(folder, home / str(result.id))
+                time.sleep(pause)
+            raise
+
+    return repeat(create)
 
 
 def rename(folder: Path, target: Path) -> Path:
-    """Rename a folder, unless another of this name holds a file, and flush that to the disk."""
-    folder.rename(target)
+    """Rename a folder, and flush that to the disk; of two uploads only one can take a name."""
+    try:
+        folder.rename(target)
+    except OSError:
+        if not target.exists():
+            raise
+        raise HTTPException(503, "another upload took this result") from None
     for path in (target, *target.parents[:3]):
         with suppress(OSError), ExitStack() as stack:  # Windows cannot flush a folder.
             descriptor = os.open(path, os.O_RDONLY)

@@ -20,9 +20,6 @@ HEADINGS = re.findall("^### (.*)$", (ROOT / "docs/operator.md").read_text("utf-8
 WELL = "\nAll looks well from here.\n"
 CA = trustme.CA()
 
-# The check looks at all processes: one test has one with no file left to open.
-pytestmark = pytest.mark.xdist_group("check")
-
 
 def check(url, **settings):
     """Run the check; its last line says that all is well, or names a heading of the page."""
@@ -54,7 +51,7 @@ REPLIES = {
     "what answers fails, or is a proxy": lambda connection, _: connection.sendall(answer(502)),
     "a proxy drops the header": lambda connection, _: exam_manager(connection, b""),
     "it speaks https, or is another service": lambda connection, _: close(connection),
-    "the line is stuck or slow": lambda *request: exam_manager(*request, seconds=1.1),
+    "line is stuck or slow": lambda *request: exam_manager(*request, seconds=1.1),
 }
 
 
@@ -62,6 +59,11 @@ REPLIES = {
 def test_another_answer_has_its_cause(cause):
     with Server(REPLIES[cause]) as server:
         assert cause in check(server.url)
+
+
+def test_an_answer_that_takes_longer_than_the_limit_is_told():
+    with Server(lambda *request: exam_manager(*request, seconds=0.2)) as server:
+        assert "the limit is too low" in check(server.url, EXAM_MANAGER_TIMEOUT="0.1")
 
 
 def test_what_prevents_a_connection_is_told():

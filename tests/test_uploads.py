@@ -1,9 +1,7 @@
-"""The handlers of the examples, over HTTP and a WebSocket, and what becomes of their uploads."""
+"""Uploads by the example: the file is recorded, or kept, or refused, whatever fails meanwhile."""
 
-import base64
 import gc
 import getpass
-import json
 import os
 import re
 import signal
@@ -23,33 +21,18 @@ from uuid import UUID
 import pytest
 import requests
 from fastapi import HTTPException
-from websockets.sync.client import connect
 
 import exam_requests
 import handlers
 import uploads
-from calls import TASK_ID, TOKEN, UNKNOWN_ID
 from exam_manager import ExamManager, serving
 from sockets import answer, reset
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/operator.md").read_text("utf-8").partition("## Record a measurement")[2]
 DATA = b"what was measured\x00\xff" * 2**16  # More than is kept in memory.
-BASE64 = base64.b64encode(DATA).decode()
 LATE = []
-running = partial(serving, handlers.app, ws="websockets-sansio")
-
-
-@pytest.fixture(scope="module")
-def address():
-    with running() as address:
-        yield address
-
-
-@pytest.fixture
-def device(address):
-    with connect(f"{address.replace('http', 'ws')}/device") as device:
-        yield device
+running = partial(serving, handlers.app)
 
 
 def sleep(seconds):
@@ -67,23 +50,10 @@ def data(tmp_path, monkeypatch):
     return tmp_path / "data"
 
 
-def http(method, url, token, headers=None, **form):
-    headers = {"Authorization": f"Bearer {token}", **(headers or {})}
-    return requests.request(method, url, headers=headers, timeout=10, **form)
-
-
-def message(command, task_id, token, **fields):
-    common = {"command": command, "task_id": task_id, "user_access_token": token}
-    return json.dumps(common | fields)
-
-
-def ask(device, text):
-    """Send a message and receive the answer to it, and see that the connection stays open."""
-    device.send(text)
-    received = json.loads(device.recv(timeout=10))
-    device.send('{"command": "next"}')
-    assert "Input tag 'next'" in device.recv(timeout=10)
-    return received
+def post(address, manager, headers=None, **form):
+    url = f"{address}/tasks/{manager.task_id}/results"
+    headers = {"Authorization": f"Bearer {manager.token}", **(headers or {})}
+    return requests.post(url, headers=headers, timeout=10, **form)
 
 
 def upload(manager):
@@ -107,56 +77,39 @@ def errors(caplog):
     return [log.message for log in caplog.records if log.levelname == "ERROR"]
 
 
-def test_a_device_starts_its_task(address, device, exam_manager):
-    told = ask(device, message("start", exam_manager.task_id, exam_manager.token))["data"]
-    held = http("GET", f"{address}/tasks/{exam_manager.task_id}", exam_manager.token).json()
-    assert (told["task"], held["status"]) == (held, "STARTED")
-    assert told["sequence"].items() >= exam_manager.sequences[exam_manager.sequence_id].items()
+def test_a_file_of_a_form_becomes_a_result_wherever_its_sender_wants_it(exam_manager, data):
+    with running() as address:
+        told = post(address, exam_manager, files={"file": ("../../a.mrd", DATA)})
+    assert (told.status_code, [told.json()]) == (201, recorded(data, exam_manager))
 
 
-def test_a_device_reports_its_progress(address, device, exam_manager):
-    for fields in ({"progress": 42}, {"progress": 100, "status": "FINISHED"}):
-        told = ask(device, message("progress", exam_manager.task_id, exam_manager.token, **fields))
-        held = http("GET", f"{address}/tasks/{exam_manager.task_id}", exam_manager.token).json()
-        assert told == {"command": "progress", "data": held}
-        assert held.items() >= {"status": "INPROGRESS", **fields}.items()
+def test_what_is_no_form_with_a_file_stores_nothing(exam_manager, data):
+    with running() as address:
+        for form in (
+            {"data": b"measured"},
+            {"data": b"measured", "headers": {"Content-Type": "application/x-mrd"}},
+            {"files": {"file": (None, b"measured")}},
+            {"files": {"file": ("empty.mrd", b"")}},
+        ):
+            assert post(address, exam_manager, **form).status_code == 422
+        exam_manager.task_id = "task-1"
+        assert post(address, exam_manager, files={"file": ("a", b"a")}).status_code == 422
+    assert (exam_manager.results, list(data.glob("*"))) == ({}, [])
 
 
-def test_a_file_becomes_a_result_wherever_its_sender_wants_it(address, device, exam_manager, data):
-    task_id, token = exam_manager.task_id, exam_manager.token
-    form = {"file": ("../../a.mrd", DATA)}
-    posted = http("POST", f"{address}/tasks/{task_id}/results", token, files=form)
-    names = {"id": "../id", "result_id": "../id", "directory": "/", "files": ["../raw.mrd"]}
-    told = ask(device, message("upload", task_id, token, data=BASE64, **names))
-    assert (posted.status_code, told["command"]) == (201, "upload")
-    assert [posted.json(), told["data"]] == recorded(data, exam_manager)
+def test_uploads_wait_at_the_same_time(exam_manager, data, serve):
+    both = threading.Barrier(2, timeout=5)
 
+    def wait(connection, carry_out):
+        both.wait()
+        connection.sendall(carry_out())
 
-def test_an_error_is_one_feedback_message(device):
-    for text, status, detail in [
-        (message("upload", TASK_ID, "no token", data=BASE64), 401, "stored, but not recorded: "),
-        (message("progress", TASK_ID, TOKEN, progress=101), 422, "progress: progress: Input shou"),
-        (message("progress", "..", TOKEN).encode(), 422, "progress: task_id: Input should be a v"),
-        (message("upload", TASK_ID, TOKEN, data="YQ=?"), 422, "upload: data: Data should be valid"),
-        (b"\xff\x00", 422, "Invalid JSON"),
-    ]:
-        told = ask(device, text)
-        assert told == {"command": "feedback", "status": status, "detail": told["detail"]}
-        assert told["detail"].startswith(detail)
-        assert TOKEN not in told["detail"]
-
-
-def test_what_is_no_form_with_a_file_stores_nothing(address, exam_manager, data):
-    for task_id, form in (
-        (exam_manager.task_id, {"data": b"measured"}),
-        (exam_manager.task_id, {"data": b"x", "headers": {"Content-Type": "application/x-mrd"}}),
-        (exam_manager.task_id, {"files": {"file": (None, b"measured")}}),
-        (exam_manager.task_id, {"files": {"file": ("empty.mrd", b"")}}),
-        ("task-1", {"files": {"file": ("a.mrd", b"measured")}}),
-    ):
-        told = http("POST", f"{address}/tasks/{task_id}/results", exam_manager.token, **form)
-        assert told.status_code == 422
-        assert (exam_manager.results, list(data.glob("*"))) == ({}, [])
+    between(serve, exam_manager, b"POST", wait, wait)
+    with running() as address, ThreadPoolExecutor() as threads:
+        form = {"files": {"file": ("a.mrd", DATA)}}
+        told = [threads.submit(post, address, exam_manager, **form) for _ in range(2)]
+        assert [call.result().status_code for call in told] == [201, 201]
+    assert len(recorded(data, exam_manager)) == 2
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # starlette 0.27
@@ -167,52 +120,9 @@ def test_a_sender_that_hangs_up_leaves_nothing(exam_manager, data):
 
     head = {"Content-Type": "multipart/form-data; boundary=x"}
     with running() as address, pytest.raises(RuntimeError):
-        url = f"{address}/tasks/{exam_manager.task_id}/results"
-        http("POST", url, exam_manager.token, headers=head, data=cut_off())
+        post(address, exam_manager, headers=head, data=cut_off())
     gc.collect()
     assert (exam_manager.results, list(data.glob("*"))) == ({}, [])
-
-
-def test_a_device_may_hang_up_before_it_is_answered(serve, caplog):
-    step = threading.Barrier(2, timeout=5)
-
-    def late(connection, request):
-        step.wait()
-        step.wait()
-        connection.sendall(answer(404, {"detail": "Task not found"}))
-
-    serve(late)
-    with running() as address:
-        with connect(f"{address.replace('http', 'ws')}/device") as device:
-            device.send(message("start", UNKNOWN_ID, TOKEN))
-            step.wait()
-        step.wait()
-    assert errors(caplog) == []
-
-
-def test_calls_that_wait_hold_up_no_other_and_are_answered_in_the_end(address, device, serve):
-    arrived, answered = threading.Barrier(4), threading.Event()
-
-    def late(connection, request):
-        if UNKNOWN_ID.encode() in request:
-            arrived.wait(5)
-            answered.wait(5)
-        connection.sendall(answer(404, {"detail": "Task not found"}))
-
-    serve(late)
-    url, form = f"{address}/tasks/{UNKNOWN_ID}", {"file": ("a.mrd", DATA)}
-    with ThreadPoolExecutor() as threads:
-        told = threads.submit(ask, device, message("start", UNKNOWN_ID, TOKEN))
-        read = threads.submit(http, "GET", url, TOKEN)
-        posted = threads.submit(http, "POST", f"{url}/results", TOKEN, files=form)
-        arrived.wait(5)
-        assert http("GET", f"{address}/tasks/{TASK_ID}", TOKEN).status_code == 404
-        assert not any(call.done() for call in (told, read, posted))
-        answered.set()
-    why = "Error getting task: Task not found"
-    assert told.result() == {"command": "feedback", "status": 404, "detail": why}
-    assert read.result().json() == {"detail": why}
-    assert posted.result().json() == {"detail": f"stored, but not recorded: {why}"}
 
 
 FAULTS = {
@@ -342,13 +252,27 @@ def test_a_complete_file_stays_and_can_be_recorded_afterwards_whatever_is_raised
     assert (task.status, task.progress) == ("FINISHED", 100)
 
 
-def test_a_folder_that_cannot_be_renamed_leaves_one_result(exam_manager, data, monkeypatch, caplog):
-    full = OSError(28, "No space left on device")
-    monkeypatch.setattr(uploads, "rename", Mock(side_effect=[data / "complete", *[full] * 9]))
-    text = message("upload", exam_manager.task_id, exam_manager.token, data=BASE64)
-    assert json.loads(handlers.reply(text))["detail"] == "Internal Server Error"
-    assert "is not recorded" in errors(caplog)[0]
+@pytest.mark.parametrize("lost", [0, 1], ids=["", "after a creation whose answer was lost"])
+def test_a_folder_that_cannot_be_renamed_is_told_and_leaves_one_result(
+    serve, exam_manager, data, monkeypatch, caplog, lost
+):
+    between(serve, exam_manager, b"POST", *[FAULTS["dies after it"]] * lost)
+    monkeypatch.setattr(Path, "rename", Mock(side_effect=[None, *[OSError(28, "No space")] * 9]))
+    with pytest.raises(HTTPException, match="507: stored, but not recorded: No space"):
+        upload(exam_manager)
+    (log,) = errors(caplog)
+    assert log.startswith(f"Task {exam_manager.task_id} is not recorded: {data}")
     assert len(exam_manager.results) == 1
+
+
+def test_a_folder_that_cannot_be_made_is_told_and_leaves_no_result(exam_manager, data, caplog):
+    data.mkdir()
+    (data / exam_manager.workflow_id).touch()
+    with pytest.raises(HTTPException, match=r"507: stored, but not recorded: \w"):
+        upload(exam_manager)
+    (log,) = errors(caplog)
+    assert Path(log.split(": ")[1]).read_bytes() == DATA
+    assert exam_manager.results == {}
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing(exam_manager, data, monkeypatch, caplog):
@@ -356,12 +280,12 @@ def test_a_file_that_cannot_be_written_leaves_nothing(exam_manager, data, monkey
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(DATA) - 1, limits[1]))
     try:
-        with pytest.raises(HTTPException, match="507.*not stored: File too large"):
+        with pytest.raises(HTTPException, match="507: not stored: File too large"):
             upload(exam_manager)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(5, "Input/output error")))
-    with pytest.raises(HTTPException, match="507.*not stored: Input/output error"):
+    with pytest.raises(HTTPException, match="507: not stored: Input/output error"):
         upload(exam_manager)
     assert (exam_manager.results, list(data.iterdir())) == ({}, [])
     start = f"Nothing is stored for task {exam_manager.task_id}: "
