@@ -1,6 +1,5 @@
 """The calls as data, and what several files of tests compare with."""
 
-import os
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -165,9 +164,6 @@ def fail_at_once(status):
     """Make all calls at the same time; each is to fail with this status. Return why they did."""
     with ThreadPoolExecutor(len(CALLS)) as threads:
         return set(threads.map(lambda call: call.fails(status), CALLS))
-
-
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
 
 
 def each(calls):

@@ -23,7 +23,7 @@ import vcr
 
 import calls
 import exam_requests
-from calls import CALLS, GET_TASK, REPEATABLE, SENT_ONCE, TOKEN, UNCONNECTED, each, needs_fork, task
+from calls import CALLS, GET_TASK, REPEATABLE, SENT_ONCE, TOKEN, UNCONNECTED, each, task
 from sockets import Server, answer, close, reply, reset
 
 
@@ -163,56 +163,31 @@ def test_proxy_variables_and_netrc_change_nothing(server, tmp_path, monkeypatch)
 
 # Forks.
 
-# As uWSGI forks: in C, where no hook of Python runs. A worker that hangs ends by its alarm.
-WORKERS = """
-import ctypes, os, signal, threading
-import exam_requests
 
-def fork_workers():
-    workers = []
-    for user in ("max", "eva", "kim", "zoe"):
-        if not (worker := ctypes.PyDLL(None).fork()):
-            signal.alarm(20)
-            names = {exam_requests.get_task("1", user).name for _ in range(100)}
-            os._exit(names != {user})
-        workers.append(worker)
-    assert [os.waitpid(worker, 0)[1] for worker in workers] == [0, 0, 0, 0]
-
-exam_requests.get_task("1", "before")
-"""
-
-
-@needs_fork
-def test_forked_workers_share_no_connection(serve):
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+def test_workers_forked_in_c_as_by_uwsgi_share_no_connection(serve):
     users = {}
 
     def note(connection, request):
         users.setdefault(connection.getpeername()[1], set()).add(request.split(b"Bearer ")[1][:3])
         echo(connection, request)
 
-    run(WORKERS + "fork_workers()\nexam_requests.get_task('1', 'before')", url=serve(note).url)
-    assert sorted(map(list, users.values())) == [[b"bef"], [b"eva"], [b"kim"], [b"max"], [b"zoe"]]
-
-
-@needs_fork
-def test_a_fork_while_another_thread_holds_the_lock_of_the_pools_does_not_hang(serve):
     script = """
-pools = exam_requests._sessions[os.getpid()].get_adapter("http://").poolmanager.pools
-held, done = threading.Event(), threading.Event()
-
-def hold():
-    with pools.lock:
-        held.set()
-        done.wait()
-
-threading.Thread(target=hold).start()
-held.wait()
-try:
-    fork_workers()
-finally:
-    done.set()
-"""
-    run(WORKERS + script, url=serve(echo).url)
+        import ctypes, os, signal
+        import exam_requests
+        exam_requests.get_task("1", "before")
+        workers = []
+        for user in ("max", "eva", "kim", "zoe"):
+            if not (worker := ctypes.PyDLL(None).fork()):
+                signal.alarm(20)  # It ends a worker that hangs.
+                names = {exam_requests.get_task("1", user).name for _ in range(100)}
+                os._exit(names != {user})
+            workers.append(worker)
+        assert [os.waitpid(worker, 0)[1] for worker in workers] == [0, 0, 0, 0]
+        exam_requests.get_task("1", "before")
+    """
+    run(script, url=serve(note).url)
+    assert sorted(map(list, users.values())) == [[b"bef"], [b"eva"], [b"kim"], [b"max"], [b"zoe"]]
 
 
 # The process, and what others put into it.
@@ -239,18 +214,32 @@ def test_a_recorder_replays_what_it_recorded_and_sends_nothing(server, tmp_path)
     assert len(server.requests) == len(CALLS)
 
 
-def test_a_tracer_that_wraps_requests_sessions_may_read_every_answer(server, monkeypatch):
-    send, traced = requests.Session.send, []
+@pytest.fixture
+def hook(monkeypatch):
+    """Let hooks see every answer, as tracers do that wrap the sessions of requests."""
+    send, hooks = requests.Session.send, []
 
-    def read(session, request, **how):
+    def send_and_show(session, request, **how):
         response = send(session, request, **how)
-        traced.append((request.method, response.text and response.json()))
+        for hook in hooks:
+            hook(response)
         return response
 
-    monkeypatch.setattr(requests.Session, "send", read)
+    monkeypatch.setattr(requests.Session, "send", send_and_show)
+    return hooks.append
+
+
+def test_a_hook_may_read_every_answer(server, hook):
+    read = []
+    hook(lambda response: read.append(response.text and response.json()))
     for call in CALLS:
         call.succeeds()
-        assert traced.pop() == (call.method, call.answer or "")
+    assert read == [call.answer or "" for call in CALLS]
+
+
+def test_a_hook_that_leaves_no_content_is_a_502_that_says_so(server, hook):
+    hook(lambda response: list(response.iter_content(100)))
+    assert GET_TASK.fails(502) == "a hook has already read the answer"
 
 
 @each(CALLS)
@@ -264,18 +253,6 @@ def test_a_tests_own_answer_is_read(monkeypatch, call):
     assert call.fails(418) == "no"
 
 
-def test_a_hook_that_leaves_no_content_is_a_502_that_says_so(server, monkeypatch):
-    send = requests.Session.send
-
-    def read(session, request, **how):
-        response = send(session, request, **how)
-        assert list(response.iter_content(100))
-        return response
-
-    monkeypatch.setattr(requests.Session, "send", read)
-    assert GET_TASK.fails(502) == "a hook has already read the answer"
-
-
 # https.
 
 
@@ -287,7 +264,7 @@ def bundle(tmp_path, monkeypatch):
     """Trust an authority, by a file."""
     file = tmp_path / "ca.pem"
     file.write_bytes(AUTHORITY.cert_pem.bytes())
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(file))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", f" {file}\r\n")
     return file
 
 
@@ -375,8 +352,3 @@ def test_the_bundle_is_named_only_where_it_is_the_reason(mock, bundle, wrap, cau
     mock.get(GET_TASK.url(), body=wrap(urllib3.exceptions.SSLError(cause)))
     named = f" (REQUESTS_CA_BUNDLE is {str(bundle)!a})"
     assert GET_TASK.fails(503) == UNCONNECTED + cause.strerror + (named if blamed else "")
-
-
-def test_white_space_around_the_bundle_is_stripped(secure, bundle, monkeypatch):
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", f" {bundle}\r\n")
-    GET_TASK()

@@ -49,11 +49,6 @@ def sends(*pieces, then=close):
     return send
 
 
-def in_chunks(body):
-    """Return a body in chunks, without the last one."""
-    return b"%x\r\n%s\r\n" % (len(body), body)
-
-
 def quiet(connection):
     """Send nothing more, and keep the connection open."""
 
@@ -80,20 +75,14 @@ def test_a_silence_is_a_504_that_names_the_limit_and_is_not_repeated(serve, sile
 
 
 LONG = BODY + b" " * 3000
-SLOW = {"of a known length": (head("200 OK", LONG), bytes), "in chunks": (CHUNKED, in_chunks)}
 
 
-@pytest.mark.parametrize("form", SLOW)
-def test_an_answer_has_a_limit_as_a_whole_that_grows_with_what_has_come(serve, form, monkeypatch):
-    first, pack = SLOW[form]
-
+def test_an_answer_has_a_limit_as_a_whole_that_grows_with_what_has_come(serve, monkeypatch):
     def send(connection, request):
-        connection.sendall(first)
+        connection.sendall(head("200 OK", LONG))
         for at in range(0, len(LONG), 300):
-            connection.sendall(pack(LONG[at : at + 300]))
+            connection.sendall(LONG[at : at + 300])
             time.sleep(0.06)
-        if form == "in chunks":
-            connection.sendall(pack(b""))
 
     serve(send)
     monkeypatch.setattr(exam_requests, "_ANSWER_SECONDS", 0.3)
@@ -243,25 +232,11 @@ def test_a_redirect_to_any_location_shows_no_user_name(mock, location, leads):
     assert GET_TASK.fails(502) == f"{ANSWERED} 302{leads}"
 
 
-PACKED = gzip.compress(BODY)
-FORMS = {
-    "in chunks": [CHUNKED, in_chunks(BODY[:99]), in_chunks(BODY[99:]), in_chunks(b"")],
-    "up to the end of its connection": [CLOSED, BODY],
-    "compressed by a proxy": [head("200 OK\r\nContent-Encoding: gzip", PACKED), PACKED],
-}
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_an_answer_in_any_form_is_read(serve, form):
-    serve(sends(*FORMS[form], then=close if CLOSED in FORMS[form] else quiet))
+def test_an_answer_that_a_proxy_has_compressed_is_read(serve):
+    packed = gzip.compress(BODY)
+    serve(sends(head("200 OK\r\nContent-Encoding: gzip", packed), packed, then=quiet))
     for _ in range(2):
         GET_TASK.succeeds()
-
-
-def test_a_sequence_in_many_pieces_is_whole(serve):
-    lines = "".join(f"{number} 0.25 -1\n" for number in range(200_000))
-    serve(sends(answer(200, {**calls.GET_SEQUENCE.answer, "seq_file": lines}), then=quiet))
-    assert calls.GET_SEQUENCE().seq_file == lines
 
 
 def test_the_documented_limits_are_those_of_the_module():

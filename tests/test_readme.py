@@ -1,4 +1,4 @@
-"""What the README shows is true: its code runs, its tables are the module's, its commands exist."""
+"""What the README shows is true: its code runs, and its tables are the module's."""
 
 import inspect
 import re
@@ -52,9 +52,3 @@ def test_the_table_of_outcomes_matches_the_module():
     rows = re.findall(r"^(\d\d\d|4xx) {4}(.*(?:\n {7}.*)*)", exam_requests.__doc__, re.M)
     table = re.findall(r"^\| (\d\d\d|4xx) \| (.*) \|$", README, re.M)
     assert [(status, " ".join(what.split())) for status, what in rows] == table != []
-
-
-def test_every_command_exists():
-    makefile = (ROOT / "Makefile").read_text()
-    shown = re.findall(r"(?:^|`)make (\w+)", README, re.M)
-    assert {*shown} <= {*re.findall(r"^(\w+):.*##", makefile, re.M)}

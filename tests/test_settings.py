@@ -3,10 +3,8 @@
 from importlib.util import module_from_spec
 
 import pytest
-import requests
 
 import exam_requests
-from calls import GET_TASK
 
 URL, TIMEOUT = "EXAM_MANAGER_URL", "EXAM_MANAGER_TIMEOUT"
 
@@ -93,13 +91,6 @@ def test_the_password_of_an_address_is_not_shown(monkeypatch):
 def test_the_limit_is_taken_from_the_environment(monkeypatch):
     for setting, seconds in (("", 3), ("86400", 86400), (" 0.5\r\n", 0.5)):
         assert imported(monkeypatch, TIMEOUT, setting)["_STEP_SECONDS"] == seconds
-
-
-def test_the_limit_that_is_set_is_used_and_named(mock, monkeypatch):
-    monkeypatch.setattr(exam_requests, "_STEP_SECONDS", 6.5)
-    mock.get(GET_TASK.url(), body=requests.ReadTimeout())
-    assert GET_TASK.fails(504) == "the exam manager sent nothing for 6.5 s"
-    assert mock.calls[0].request.req_kwargs["timeout"] == 6.5
 
 
 def test_a_limit_that_cannot_work_stops_the_import_and_says_why(monkeypatch):
