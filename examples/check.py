@@ -1,10 +1,7 @@
 # Copyright (C) 2023, BRAIN-LINK UG (haftungsbeschränkt). All Rights Reserved.
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-ScanHub-Commercial
 
-"""Find out why calls to the exam manager fail: ``docker exec -i NAME python - <check.py``.
-
-It changes nothing. The last line is the likeliest cause, and its heading in docs/operator.md.
-"""
+"""Find out why calls fail, and change nothing: ``docker exec -i NAME python - <check.py``."""
 
 import difflib
 import http.client
@@ -29,26 +26,28 @@ HIDDEN = r"(?s).*@|-----.*|^(?!/)[\w+/=\s]{64,}$"  # A password, or a key instea
 TASK = "/api/v1/exam/task/00000000-0000-0000-0000-000000000000"  # There is no such task.
 TOKEN = {"Authorization": "Bearer " + "x" * 512, "Content-Type": "application/json"}  # Nobody's.
 CAUSES = {  # What a fault means, by its words; its first word is the heading.
-    "^Settings.*(refuse|convert|Port)": "the device manager does not start with these settings",
     r"^Name.*\([1-9]": "a name server does not answer",
     "^Name": "the name is not known here, or (Temporary failure) no name server helps",
     r"^Connection to (0\.0|127\.|::1? ).*refused": "this address is the container or host itself",
     r"^Connection to \S+:": "there is an IPv6 address, and no way to it",
-    "^Connection.*refused": "the exam manager is stopped, or listens elsewhere",
-    "^Connection.*(timed out|No route)": "a firewall stops the packets, or the host is off",
+    "^Connection.*refused": "it is stopped or listens elsewhere, or a firewall rejects the port",
+    "^Connection.*(timed out|No route)": "a firewall, a host that is off, or an old address",
     "^Certificate trusted": "REQUESTS_CA_BUNDLE does not name certificates that can be read",
-    "expired|not yet valid": "a certificate was not renewed, or a clock is wrong",
-    "self-signed|issuer": "its authority is not among the trusted, or a proxy shows its own",
-    "mismatch": "the certificate is not for the name in EXAM_MANAGER_URL",
+    "^Cert.*(expired|not yet valid)": "a certificate was not renewed, or a clock is wrong",
+    "^Cert.*(self-signed|issuer)": "its authority is not trusted, or a proxy shows its own",
+    "^Cert.*mismatch": "the certificate is not for the name in EXAM_MANAGER_URL",
     "WRONG_VERSION": "the port does not speak https",
-    "HTTPS port|without.*(closed|reset)": "it speaks https, or is another service's port, or none",
+    r"\[SSL": "see the words after [SSL: on the page",
     "(size|handshake).*timed out": "what answers is stuck, or packets of full size get lost (MTU)",
     "wrong token.*Not auth": "a proxy drops the header Authorization, or (Age) a cache answers",
+    r"HTTPS port|^Answer without[^:]*: (?!timed)\D": "the port is of https, or of another service",
     "^Answer.*not as": "what answers fails, or is a proxy, a sign-in page or another service",
-    r"^Answer[^:]*: \D.*\(0": "it is no exam manager, or refuses the connection: see its words",
-    "^Answer": "the exam manager, login service or line is stuck or slow, or the limit is too low",
+    r"^Answer[^:]*: (?!timed)\D": "what answers, or a firewall before it, cuts off this request",
+    "^Answer without": "lost packets, too low a limit, or it is stuck, slow or another service",
+    "^Answer with ": "the login service or its database is slow or stuck",
+    "^Answer": "the line is slow",
 }
-faults = ["Answer not done after 28 s"]  # Until it is.
+faults = ["Name not done (28 s)"]  # Only a name may take so long.
 
 
 def say(text: str, wrong: bool = False) -> None:
@@ -100,7 +99,7 @@ def steps() -> None:
         with suppress(SystemExit), step(what) as found, connect(where) as plain:
             found.append(f"from {plain.getsockname()[0]}")
             reached.append(where)
-    where, tls, bundle = (reached or sys.exit())[0], None, BUNDLE
+    where, tls, bundle, ahead = (reached or sys.exit())[0], None, BUNDLE, 0.0
     if url.scheme == "https":
         with suppress(ImportError):
             bundle = bundle or import_module("certifi").where()
@@ -131,14 +130,14 @@ def steps() -> None:
             line.sock = connected
             line.request(request[0], url.path.rstrip("/") + request[1], *request[2:])
             answer = line.getresponse()
+            date = parsedate_to_datetime(answer.headers["Date"] or formatdate())
+            ahead = ahead or date.timestamp() - time.time()  # Of the first answer.
             text = answer.read(2**20).decode("latin-1")
             found.append(f"{answer.status} {text[:100]!a}")
             found += [f"{k} {v[:100]!a}" for k, v in answer.headers.items() if "ookie" not in k]
             if expected not in text or answer.status > 499 or answer.headers["Content-Encoding"]:
                 raise ValueError("not as an exam manager answers")
-    if date := answer.headers["Date"]:
-        ahead = parsedate_to_datetime(date).timestamp() - time.time()
-        say(f"Clock: that of the exam manager is {ahead:+.0f} s from ours", abs(ahead) > 60)
+    say(f"Clock: that of the exam manager is {ahead:+.0f} s from ours", abs(ahead) > 60)
     faults.pop(0)
 
 
@@ -153,7 +152,7 @@ if __name__ == "__main__":
             limit = int(Path(folder.parent, "limits").read_text().split("open files")[1].split()[0])
             if (used := len(os.listdir(folder))) > 0.8 * limit:
                 say(f"Files: process {folder.parts[2]} has opened {used} of {limit}", True)
-    for fault in faults[-1:]:
+    for fault in [each for each in faults if each.startswith("Answer")][:1] or faults[-1:]:
         cause = next((CAUSES[words] for words in CAUSES if re.search(words, fault)), fault)
         print(f'Likeliest cause: {cause}. See "{re.split("[: ]", fault)[0]}" in docs/operator.md.')
         sys.exit(1)
