@@ -26,6 +26,7 @@ HIDDEN = r"(?s).*@|-----.*|^(?!/)[\w+/=\s]{64,}$"  # A password, or a key instea
 TASK = "/api/v1/exam/task/00000000-0000-0000-0000-000000000000"  # There is no such task.
 TOKEN = {"Authorization": "Bearer " + "x" * 512, "Content-Type": "application/json"}  # Nobody's.
 CAUSES = {  # What a fault means, by its words; its first word is the heading.
+    "^Settings.*(refuse|convert|Port)": "the device manager does not start with these settings",
     r"^Name.*\([1-9]": "a name server does not answer",
     "^Name": "the name is not known here, or (Temporary failure) no name server helps",
     r"^Connection to (0\.0|127\.|::1? ).*refused": "this address is the container or host itself",
