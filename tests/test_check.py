@@ -50,7 +50,7 @@ def test_all_is_well_and_what_is_sent_concerns_no_record_and_no_user():
 REPLIES = {
     "what answers fails, or is a proxy": lambda connection, _: connection.sendall(answer(502)),
     "a proxy drops the header": lambda connection, _: exam_manager(connection, b""),
-    "the port is of https, or of another service": lambda connection, _: close(connection),
+    "another service's or nobody's": lambda connection, _: close(connection),
     "a firewall before it, cuts off this request": lambda connection, request: (
         close(connection) if b"Bearer" in request else exam_manager(connection, request)
     ),
