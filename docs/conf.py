@@ -28,8 +28,14 @@ autoapi_add_toctree_entry = False
 
 
 def setup(app: Any) -> None:
-    """Let a reference to one of ScanHub's models lead to the bundled one."""
+    """Let references to ScanHub's models, and to the README, lead to what is here."""
     app.connect("missing-reference", bundled_model)
+    app.connect("source-read", lead_to_the_index)
+
+
+def lead_to_the_index(app: Any, page: str, source: list[str]) -> None:
+    """Let a link to the README lead to the index, which includes it."""
+    source[0] = source[0].replace("](../README.md#", "](index.md#")
 
 
 def bundled_model(app: Any, env: Any, node: Any, contnode: Any) -> Any:
