@@ -114,7 +114,7 @@ TASK_URI = f"{_EXAM_MANAGER}/api/v1/exam/task"
 RESULT_URI = f"{_EXAM_MANAGER}/api/v1/exam/result"
 SEQUENCE_URI = f"{_EXAM_MANAGER}/api/v1/exam/sequence"
 
-_STEP_SECONDS: float = _setting("EXAM_MANAGER_TIMEOUT", "3", _seconds)
+_STEP_SECONDS: float = _setting("EXAM_MANAGER_TIMEOUT", "3", _seconds)  # For each step: see 504.
 _ANSWER_SECONDS = 10.0  # For the answer as a whole, if it is small, ...
 _BYTES_PER_SECOND = 2**18  # ... and 1 s more for each this many bytes received, ...
 _LONGEST_SECONDS = 60.0  # ... but not longer.
@@ -146,7 +146,7 @@ def get_task(task_id: str, user_access_token: str) -> AcquisitionTaskOut:
     fastapi.HTTPException
         As all of these functions do; its statuses are in the table of the module.
     """
-    call = _Call("getting task", "GET", AcquisitionTaskOut, told_as=_NOT_FOUND, if_other_type=400)
+    call = _Call("getting task", "GET", AcquisitionTaskOut, told_as=_BAD_ID, if_other_type=400)
     return _carry_out(call, f"{TASK_URI}/", task_id, user_access_token)
 
 
@@ -187,7 +187,7 @@ def get_sequence(sequence_id: str, user_access_token: str) -> MRISequenceOut:
     MRISequenceOut
         The sequence; ``seq_file`` and ``xml_file`` hold the text of its files.
     """
-    call = _Call("getting sequence", "GET", MRISequenceOut, told_as=_NOT_FOUND, id_kind=_OBJECT_ID)
+    call = _Call("getting sequence", "GET", MRISequenceOut, told_as=_BAD_ID, id_kind=_OBJECT_ID)
     return _carry_out(call, f"{SEQUENCE_URI}/", sequence_id, user_access_token)
 
 
@@ -253,13 +253,13 @@ _DROPPED = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, ssl.S
 _NOT_HTTP = (http.client.HTTPException, InvalidHeader)
 _CERTIFICATE = "CERTIFICATE_VERIFY_FAILED|CA certificate bundle|Permission denied|X509|PEM|ASN1"
 _OBJECT_ID = ("an ObjectId", 24)
-_NOT_FOUND = {400: 404, 422: 404}  # A GET has no payload: what it is refused for is its id.
+_BAD_ID = {400: 404, 422: 404}  # A GET has no payload: what it is refused for is its id.
 _Model = TypeVar("_Model", bound=BaseModel)
 _NoContent = create_model("_NoContent")  # It has no fields, so that {} is one.
 
 
 class _Call(NamedTuple, Generic[_Model]):
-    """What the steps below have to know about a function."""
+    """What the functions below have to know about a call."""
 
     doing: str  # In a detail: "Error getting task: ...".
     method: str
@@ -268,7 +268,7 @@ class _Call(NamedTuple, Generic[_Model]):
     status: int = 200  # The documented status.
     told_as: Mapping[int, int] = {}  # Statuses of the exam manager that the caller sees as others.
     if_other_type: int | None = None  # The status if the answer is another type of task.
-    id_kind: tuple[str, int] = ("a UUID", 32)  # Its name, and its hexadecimal digits.
+    id_kind: tuple[str, int] = ("a UUID", 32)  # Its hexadecimal digits; told at a 500.
 
 
 class _CallError(Exception):
@@ -337,7 +337,7 @@ def _body(payload: object, model: type[BaseModel]) -> bytes:
     except Exception as error:  # An object's own code may raise anything.
         why = _unwritable(fields) or f"the payload's model_dump raised {type(error).__name__}"
         raise _CallError(422, why)
-    if type(payload) not in model.__mro__[1:]:  # A parent class is for it to judge.
+    if type(payload) not in model.__mro__[1:]:  # It judges a parent class itself.
         _validated(model, read, 422)
     return text
 
@@ -416,8 +416,8 @@ def _send(call: _Call[_Model], request: PreparedRequest) -> tuple[Response, byte
             except requests.ConnectionError as error:
                 if not isinstance(_cause(error), _DROPPED):
                     raise
-        # A connection of its own, for the first try of a POST and the second of a GET: the exam
-        # manager closes connections that are idle for 5 s, and a request sent just then fails.
+        # A connection of its own, for each POST and DELETE and for a second try: the exam manager
+        # closes connections that are idle for 5 s, and a request that is sent just then fails.
         request.headers["Connection"] = "close"
         with _Session(1) as session:
             return _exchange(session, request, **how)
@@ -434,7 +434,7 @@ def _exchange(session: _Session, request: PreparedRequest, **how: Any) -> tuple[
         # Unless it is a record or a refusal, the head is enough. Leaving the rest unread closes the
         # connection: what comes after a 1xx, 204 or 304 must not become the next user's answer.
         if response.status_code not in {200, 201} and not 400 <= response.status_code < 500:
-            return response, b"{}"  # For `_NoContent`.
+            return response, b"{}"  # Unread: it is valid only as `_NoContent`.
         started = time.monotonic()
         response.raw.decode_content = True  # A proxy may compress unasked.
         content = bytearray()
@@ -459,7 +459,7 @@ def _unanswered(error: Exception, how: dict[str, Any]) -> _CallError:
     cause = _cause(error)
     reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
     step = f"{how['timeout']:g} s"
-    # A time limit, for example, is a failed connection, too: the first that holds is told.
+    # The order matters: a time limit, for example, is a failed connection, too.
     if isinstance(error, requests.ConnectTimeout) or "handshake operation timed out" in reason:
         return _CallError(504, f"no connection to the exam manager in {step}")
     if isinstance(error, requests.ReadTimeout) or "Read timed out" in str(error):
