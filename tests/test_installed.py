@@ -63,6 +63,7 @@ def run(folder, module):
     paths = [str(folder), str(folder / "site"), *(path for path in sys.path if "site-p" in path)]
     command = [sys.executable, "-S", "-m", *module.split()]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    environment["MYPY_CACHE_DIR"] = str(ROOT / ".mypy_cache/installed")  # It halves the time.
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
