@@ -105,6 +105,7 @@ def test_no_secret_is_printed():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows open files")
 def test_a_process_that_has_used_its_open_files_is_all_that_is_wrong_here(running_exam_manager):
+    # Each check sees this process: `make test` runs the tests of a file one after the other.
     leak = "from resource import *; setrlimit(RLIMIT_NOFILE, (3, 3)); print(flush=True); input()"
     with Popen([sys.executable, "-c", leak], stdin=PIPE, stdout=PIPE) as process:
         process.stdout.readline()
