@@ -29,7 +29,7 @@ CAUSES = {  # What a fault means, by its words; its first word is the heading.
     "^Settings.*(refuse|convert|Port)": "the device manager does not start with these settings",
     r"^Name.*\([1-9]": "a name server does not answer",
     "^Name": "the name is not known here, or (Temporary failure) no name server helps",
-    r"^Connection to (0\.0|127\.|::1? ).*refused": "this address is the container or host itself",
+    r"^Conn.* to (0\.|127|::1? ).*refused": "this container or host, or (0.0.0.0) a blocked name",
     r"^Connection to \S+:": "there is an IPv6 address, and no way to it",
     "^Connection.*refused": "it is stopped or listens elsewhere, or a firewall rejects the port",
     "^Connection.*(timed out|No route)": "a firewall, a host that is off, or an old address",
@@ -39,7 +39,7 @@ CAUSES = {  # What a fault means, by its words; its first word is the heading.
     "^Cert.*mismatch": "the certificate is not for the name in EXAM_MANAGER_URL",
     "WRONG_VERSION": "the port does not speak https",
     r"\[SSL": "what it says is in the table of words",
-    "(size|handshake).*timed out": "what answers is stuck, or packets of full size get lost (MTU)",
+    "(pack|handshake).*timed out": "what answers is stuck, or packets of full size get lost (MTU)",
     "wrong token.*Not auth": "a proxy drops the header Authorization, or (Age) a cache answers",
     r"HTTPS port|^Answer without[^:]*: [^t\d]": "the port is https, another service's or nobody's",
     "^Answer.*not as": "what answers fails, or is a proxy, a sign-in page or another service",
@@ -68,7 +68,7 @@ def step(what: str) -> Iterator[list[Any]]:
         found.append(ascii(str(error) or type(error).__name__))
         sys.exit()
     finally:
-        text = ", ".join(" ".join(re.findall("[^(){}',]+", str(item))) for item in found)
+        text = ", ".join(" ".join(re.findall("[^(){}', ]+", str(item))) for item in found)
         say(f"{what}: {text} ({time.monotonic() - started:.1f} s)", wrong)
 
 
@@ -123,7 +123,7 @@ def steps() -> None:
     for what, expected, request in (
         ("without a token", "Not authenticated", ("GET", TASK)),
         ("with a wrong token", "Invalid token.", ("GET", TASK, None, TOKEN)),
-        ("of a large size", "", ("GET", f"/api/v1/exam/task/{'0' * 3500}/")),
+        ("in full packets", "", ("GET", f"/api/v1/exam/task/{'0' * 3500}/")),
         ("to a large request", "Invalid token.", ("PUT", TASK, b'"%s"' % (b"0" * 1200000), TOKEN)),
     ):
         with step(f"Answer {what}") as found, connect(where, tls, host) as connected:

@@ -24,12 +24,6 @@ def head(status, body):
     return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
 
 
-def with_boundary(charset):
-    """Return a head with a parameter that Python's parser of heads decodes."""
-    parameter = b"Content-Type: multipart/mixed; boundary*=" + charset + b"''%e9\r\n\r\n"
-    return HEAD[:-2] + parameter
-
-
 BODY = json.dumps(task()).encode()
 HEAD = head("200 OK", BODY)
 CLOSED = b"HTTP/1.0 200 OK\r\n\r\n"
@@ -62,7 +56,6 @@ SILENCES = {
     "within the headers": [HEAD[:-2]],
     "before the body": [HEAD],
     "within the body": [HEAD, BODY[:99]],
-    "within a chunk": [CHUNKED, b"5\r\n{"],
     "between chunks": [CHUNKED, b"1\r\n{\r\n"],
 }
 
@@ -130,15 +123,10 @@ FAULTS = {
     "cut short within the headers": (sends(HEAD[:-2]), 503, f"{BROKEN_OFF}IncompleteRead(0 bytes"),
     "cut short before the body": (sends(HEAD), 503, f"{BROKEN_OFF}IncompleteRead(0 bytes read,"),
     "cut short in the body": (sends(HEAD, BODY[:9]), 503, f"{BROKEN_OFF}IncompleteRead(9 bytes"),
-    "cut short in a chunk's size": (sends(CHUNKED, b"f"), 503, f"{BROKEN_OFF}IncompleteRead("),
     "cut short between chunks": (sends(CHUNKED, b"1\r\n{\r\n"), 503, f"{BROKEN_OFF}IncompleteRea"),
     "reset in the body": (sends(HEAD, BODY[:99], then=reset), 503, f"{BROKEN_OFF}Connection r"),
     "another protocol": (sends(b"SSH-2.0-OpenSSH_9.2\r\n"), 502, NOT_HTTP),
-    "binary": (sends(bytes(range(256)) * 4), 502, NOT_HTTP),
     "badly compressed": (sends(GZIP, BODY), 502, NOT_HTTP),
-    "two lengths": (sends(HEAD[:-2], b"Content-Length: 3\r\n\r\n", BODY), 502, NOT_HTTP),
-    "an unknown code page": (sends(with_boundary(b"undefined"), BODY), 502, NOT_HTTP),
-    "a NUL in a head": (sends(with_boundary(b"us-ascii\0"), BODY), 502, NOT_HTTP),
     "too large": (sends(CLOSED, b" " * (2**20 + 1)), 502, "the answer has more than 1 MiB"),
 }
 
@@ -163,6 +151,7 @@ Transfer-Encoding: chunked
 Content-Encoding: gzip
 Content-Type: a; charset
 Content-Type: multipart/mixed; boundary*=undefined''%e9
+Content-Type: multipart/mixed; boundary*=us-ascii\0''%e9
 Location: http://[
 Set-Cookie: a=b
 Connection: close""".splitlines()

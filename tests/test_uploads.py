@@ -30,6 +30,7 @@ from sockets import answer, reset
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/operator.md").read_text("utf-8").partition("## Record a measurement")[2]
+FORM = {"Content-Type": "multipart/form-data; boundary=x"}
 DATA = b"what was measured\x00\xff" * 2**16  # More than is kept in memory.
 LATE = []
 running = partial(serving, handlers.app)
@@ -80,7 +81,6 @@ def errors(caplog):
 def test_what_is_no_form_with_a_file_stores_nothing(exam_manager, data):
     with running() as address:
         for form in (
-            {"data": b"measured"},
             {"data": b"measured", "headers": {"Content-Type": "application/x-mrd"}},
             {"files": {"file": (None, b"measured")}},
             {"files": {"file": ("empty.mrd", b"")}},
@@ -109,17 +109,28 @@ def test_two_forms_become_two_results_at_once_whatever_the_names(exam_manager, d
     assert all(answer.json() in held for answer in told)
 
 
+def form(meanwhile):
+    """Yield the body of a form, and do something while it arrives."""
+    yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + DATA
+    meanwhile()
+    yield b"\r\n--x--\r\n"
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # starlette 0.27
 def test_a_sender_that_hangs_up_leaves_nothing(exam_manager, data):
-    def cut_off():
-        yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + DATA
-        raise RuntimeError
-
-    head = {"Content-Type": "multipart/form-data; boundary=x"}
     with running() as address, pytest.raises(RuntimeError):
-        post(address, exam_manager, headers=head, data=cut_off())
+        post(address, exam_manager, headers=FORM, data=form(Mock(side_effect=RuntimeError)))
     gc.collect()
     assert (exam_manager.results, list(data.glob("*"))) == ({}, [])
+
+
+def test_a_server_that_is_told_to_stop_first_records_a_form_that_is_arriving(exam_manager, data):
+    server = ExitStack()
+    address, stop = server.enter_context(running()), threading.Thread(target=server.close)
+    body = form(lambda: (stop.start(), time.sleep(0.5)))
+    assert post(address, exam_manager, headers=FORM, data=body).status_code == 201
+    stop.join()
+    assert len(recorded(data, exam_manager)) == 1
 
 
 FAULTS = {
@@ -237,8 +248,8 @@ def test_a_complete_file_stays_and_can_be_recorded_afterwards_whatever_is_raised
     assert getattr(raised.value, "detail", told) == told
     (path,) = (path for path in data.rglob("*") if path.is_file())
     assert errors(caplog) == [f"Task {exam_manager.task_id} is not recorded: {path}: {why}"]
-    look, create, record = re.findall("```python\n(.*?)```", PAGE, re.DOTALL)
-    code = look.replace("/data/5d0c…_91ab…", path.parent.as_posix())
+    enter, look, create, record = re.findall("```python\n(.*?)```", PAGE, re.DOTALL)
+    code = (enter + look).replace("/data/5d0c…_91ab…", path.parent.as_posix())
     code = code.replace("5d0c…", exam_manager.task_id)
     if path.parents[1] == data:
         code += create.replace("/data", data.as_posix())
