@@ -27,8 +27,8 @@ TASK = "/api/v1/exam/task/00000000-0000-0000-0000-000000000000"  # There is no s
 TOKEN = {"Authorization": "Bearer " + "x" * 512, "Content-Type": "application/json"}  # Nobody's.
 CAUSES = {  # What a fault means, by its words; its first word is the heading.
     "^Settings.*(refuse|convert|Port)": "the device manager does not start with these settings",
-    r"^Name.*\([1-9]": "a name server does not answer",
-    "^Name": "the name is not known here, or (Temporary failure) no name server helps",
+    "^Name": "the name is not known, or (Temporary failure, or seconds) no name server helps",
+    "^Connection.* from": "packets get lost",
     r"^Conn.* to (0\.|127|::1? ).*refused": "this container or host, or (0.0.0.0) a blocked name",
     r"^Connection to \S+:": "there is an IPv6 address, and no way to it",
     "^Connection.*refused": "it is stopped or listens elsewhere, or a firewall rejects the port",
@@ -153,7 +153,7 @@ if __name__ == "__main__":
             limit = int(Path(folder.parent, "limits").read_text().split("open files")[1].split()[0])
             if (used := len(os.listdir(folder))) > 0.8 * limit:
                 say(f"Files: process {folder.parts[2]} has opened {used} of {limit}", True)
-    for fault in [each for each in faults if each.startswith("Answer")][:1] or faults[-1:]:
+    for fault in [f for f in faults if re.match("Answer|Connection.* from", f)][:1] or faults[-1:]:
         cause = next((CAUSES[words] for words in CAUSES if re.search(words, fault)), fault)
         print(f'Likeliest cause: {cause}. See "{re.split("[: ]", fault)[0]}" in docs/operator.md.')
         sys.exit(1)
