@@ -249,8 +249,7 @@ def test_a_complete_file_stays_and_can_be_recorded_afterwards_whatever_is_raised
     (path,) = (path for path in data.rglob("*") if path.is_file())
     assert errors(caplog) == [f"Task {exam_manager.task_id} is not recorded: {path}: {why}"]
     enter, look, create, record = re.findall("```python\n(.*?)```", PAGE, re.DOTALL)
-    code = (enter + look).replace("/data/5d0c…_91ab…", path.parent.as_posix())
-    code = code.replace("5d0c…", exam_manager.task_id)
+    code = enter.replace("/data/5d0c…_91ab…", path.parent.as_posix()) + look
     if path.parents[1] == data:
         code += create.replace("/data", data.as_posix())
     monkeypatch.setattr(getpass, "getpass", lambda _: exam_manager.token)
