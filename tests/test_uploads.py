@@ -248,12 +248,11 @@ def test_a_complete_file_stays_and_can_be_recorded_afterwards_whatever_is_raised
     assert getattr(raised.value, "detail", told) == told
     (path,) = (path for path in data.rglob("*") if path.is_file())
     assert errors(caplog) == [f"Task {exam_manager.task_id} is not recorded: {path}: {why}"]
-    enter, look, create, record = re.findall("```python\n(.*?)```", PAGE, re.DOTALL)
-    code = enter.replace("/data/5d0c…_91ab…", path.parent.as_posix()) + look
-    if path.parents[1] == data:
-        code += create.replace("/data", data.as_posix())
+    code = "".join(re.findall("```python\n(.*?)```", PAGE, re.DOTALL))
+    code = code.replace('"/data"', f'"{data.as_posix()}"')
+    code = code.replace("/data/5d0c…_91ab…", path.parent.as_posix())
     monkeypatch.setattr(getpass, "getpass", lambda _: exam_manager.token)
-    exec(code + record, {})  # noqa: S102 -- it is our own
+    exec(code, {})  # noqa: S102 -- it is our own
     assert len(recorded(data, exam_manager)) == 1
     task = exam_requests.get_task(exam_manager.task_id, exam_manager.token)
     assert (task.status, task.progress) == ("FINISHED", 100)
