@@ -37,7 +37,6 @@ CAUSES = {  # What a fault means, by its words; its first word is the heading.
     "^Cert.*(expired|not yet valid)": "a certificate was not renewed, or a clock is wrong",
     "^Cert.*(self-signed|issuer)": "its authority is not trusted, or a proxy shows its own",
     "^Cert.*mismatch": "the certificate is not for the name in EXAM_MANAGER_URL",
-    "WRONG_VERSION": "the port does not speak https",
     r"\[SSL": "what it says is in the table of words",
     "(pack|handshake).*timed out": "what answers is stuck, or packets of full size get lost (MTU)",
     "wrong token.*Not auth": "a proxy drops the header Authorization, or (Age) a cache answers",
@@ -153,7 +152,8 @@ if __name__ == "__main__":
             limit = int(Path(folder.parent, "limits").read_text().split("open files")[1].split()[0])
             if (used := len(os.listdir(folder))) > 0.8 * limit:
                 say(f"Files: process {folder.parts[2]} has opened {used} of {limit}", True)
-    for fault in [f for f in faults if re.match("Answer|Connection.* from", f)][:1] or faults[-1:]:
+    first = "Answer|Connection.* from" if "Answer" in str(faults) else "Answer"
+    for fault in [each for each in faults if re.match(first, each)][:1] or faults[-1:]:
         cause = next((CAUSES[words] for words in CAUSES if re.search(words, fault)), fault)
         print(f'Likeliest cause: {cause}. See "{re.split("[: ]", fault)[0]}" in docs/operator.md.')
         sys.exit(1)
